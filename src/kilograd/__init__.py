@@ -1,0 +1,1 @@
+"""kilograd: train your neural network on your microcontroller."""
