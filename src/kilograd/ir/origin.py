@@ -1,0 +1,120 @@
+"""Where a tensor of the program comes from in the user's model, and how to give it back.
+
+A parameter reaches the program through a chain of invertible steps (transposed to our layout, scaled by a
+folded batch norm, cut into a trained and a frozen part). The chain is kept, so that trained values return to
+the user under the user's own name and layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Dimension i of the result is dimension axes[i] of the operand."""
+
+    axes: tuple[int, ...]
+
+    def apply(self, array: Array) -> Array:
+        """User's layout to ours."""
+        return np.transpose(array, self.axes)
+
+    def invert(self, array: Array) -> Array:
+        """Ours to the user's."""
+        return np.transpose(array, np.argsort(self.axes))
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same elements in another shape."""
+
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+
+    def apply(self, array: Array) -> Array:
+        """User's shape to ours."""
+        return np.reshape(array, self.target)
+
+    def invert(self, array: Array) -> Array:
+        """Ours to the user's."""
+        return np.reshape(array, self.source)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """result = scale * operand + offset, with float arrays that broadcast against it (folded batch norm)."""
+
+    scale: Array
+    offset: Array
+
+    def apply(self, array: Array) -> Array:
+        """User's value to the folded one."""
+        return np.asarray(array * self.scale + self.offset, dtype=np.float32)
+
+    def invert(self, array: Array) -> Array:
+        """The folded value to the user's."""
+        return np.asarray((array - self.offset) / self.scale, dtype=np.float32)
+
+
+Step = Permute | Reshape | Affine
+
+
+@dataclass(frozen=True)
+class Part:
+    """The half-open range [start, stop) of one axis that this tensor holds of the whole, in our layout."""
+
+    axis: int
+    start: int
+    stop: int
+    whole: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The user's parameter that a tensor holds: `name`, its steps to our layout, and which part of it."""
+
+    name: str
+    steps: tuple[Step, ...] = ()
+    part: Part | None = None
+
+    def then(self, step: Step) -> Origin:
+        """The origin after one more step; only whole tensors take steps."""
+        assert self.part is None, "layout steps come before a tensor is cut"
+        return replace(self, steps=(*self.steps, step))
+
+    def cut(self, axis: int, start: int, stop: int, whole: int) -> Origin:
+        """The origin of the range [start, stop) of `axis`."""
+        return replace(self, part=Part(axis, start, stop, whole))
+
+    def to_program(self, value: Array) -> Array:
+        """The user's whole parameter as this tensor stores it (cut to its part)."""
+        for step in self.steps:
+            value = step.apply(value)
+        if self.part is not None:
+            index = [slice(None)] * value.ndim
+            index[self.part.axis] = slice(self.part.start, self.part.stop)
+            value = value[tuple(index)]
+        return np.ascontiguousarray(value, dtype=np.float32)
+
+
+def to_user(tensors: Iterable[tuple[Origin, Array]]) -> dict[str, Array]:
+    """The user's parameters from the tensors that hold them; parts of one parameter are joined first."""
+    groups: dict[str, list[tuple[Origin, Array]]] = {}
+    for origin, array in tensors:
+        groups.setdefault(origin.name, []).append((origin, array))
+    result: dict[str, Array] = {}
+    for name, members in groups.items():
+        first, value = members[0]
+        if first.part is not None:
+            members.sort(key=lambda member: member[0].part.start if member[0].part else 0)
+            value = np.concatenate([array for _, array in members], axis=first.part.axis)
+        for step in reversed(first.steps):
+            value = step.invert(value)
+        result[name] = np.ascontiguousarray(value)
+    return result
