@@ -1,4 +1,6 @@
-"""What can go wrong: the user's input (`UserError` and its kinds) or this compiler (`CompilerBug`)."""
+"""What can go wrong: the user's input (`UserError` and its kinds) or this compiler
+(`CompilerBug`).
+"""
 
 
 class UserError(Exception):
@@ -18,4 +20,6 @@ class InputError(UserError):
 
 
 class CompilerBug(Exception):
-    """An invariant of this compiler does not hold; the message shows the program around the fault."""
+    """An invariant of this compiler does not hold; the message shows the program around the
+    fault.
+    """

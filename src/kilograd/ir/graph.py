@@ -5,7 +5,8 @@
       return %y
     }
 
-`constants` live in flash, `state` lives in SRAM from step to step, `updates` maps a state value to its next one.
+`constants` live in flash, `state` lives in SRAM from step to step, `updates` maps a state value to
+its next one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the program, defined once; `name` is unique in its graph and starts with no sigil."""
+    """A tensor of the program, defined once; `name` is unique in its graph and starts with no
+    sigil.
+    """
 
     name: str
     type: TensorType
@@ -57,7 +60,9 @@ class Location:
 
 @dataclass(frozen=True)
 class Node:
-    """One application of an operator; `mutates` names no value: in-place execution is decided by planning."""
+    """One application of an operator; `mutates` names no value: in-place execution is decided by
+    planning.
+    """
 
     op: Operator
     inputs: tuple[Value, ...]
@@ -67,7 +72,9 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """The data of a constant, or the initial data of a state, and the user's parameter that it holds, if any."""
+    """The data of a constant, or the initial data of a state, and the user's parameter that it
+    holds, if any.
+    """
 
     array: np.ndarray
     origin: Origin | None = None
@@ -75,7 +82,9 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A program: see the module docstring. Mappings keep insertion order, which is the printed order."""
+    """A program: see the module docstring. Mappings keep insertion order, which is the printed
+    order.
+    """
 
     inputs: tuple[Value, ...]
     nodes: tuple[Node, ...]

@@ -1,4 +1,6 @@
-"""Runs a graph through the references of its operators: the meaning of a program, and its debugger."""
+"""Runs a graph through the references of its operators: the meaning of a program, and its
+debugger.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class NonFiniteStep(InputError):
 
 @dataclass(frozen=True)
 class Result:
-    """What one execution gives: outputs in order, the state after it, and every value when it was kept."""
+    """What one execution gives: outputs in order, the state after it, and every value when it was
+    kept.
+    """
 
     outputs: tuple[Array, ...]
     state: dict[Value, Array]
@@ -37,8 +41,8 @@ def evaluate(
 ) -> Result:
     """Execute `graph` on arrays given by input name; NumPy and PyTorch arrays, any batch.
 
-    `state` holds the state tensors (default: the initial ones). With `keep`, all values are returned. Raises
-    NonFiniteStep where a check fails.
+    `state` holds the state tensors (default: the initial ones). With `keep`, all values are
+    returned. Raises NonFiniteStep where a check fails.
     """
     xp = array_api_compat.array_namespace(*inputs.values())
     anchor = next(iter(inputs.values()))

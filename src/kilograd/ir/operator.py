@@ -1,7 +1,7 @@
 """What the compiler has to know of an operator, in one place.
 
-An operator is a frozen dataclass whose fields are its attributes. The file in `kilograd.ops` that defines it also
-defines its gradient operators; `docs/add-an-operator.md` walks through one.
+An operator is a frozen dataclass whose fields are its attributes. The file in `kilograd.ops` that
+defines it also defines its gradient operators; `docs/add-an-operator.md` walks through one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ Namespace = Any
 
 @dataclass(frozen=True)
 class Cost:
-    """Work of one execution: multiply-accumulates, bytes read and written, scratch bytes in the arena."""
+    """Work of one execution: multiply-accumulates, bytes read and written, scratch bytes in the
+    arena.
+    """
 
     macs: int = 0
     bytes_read: int = 0
@@ -36,7 +38,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Operand:
-    """A value as generated code sees it: a C expression (pointer, or the scalar itself), and its type."""
+    """A value as generated code sees it: a C expression (pointer, or the scalar itself), and its
+    type.
+    """
 
     text: str
     type: TensorType
@@ -48,7 +52,9 @@ class Operand:
 
 @dataclass(frozen=True)
 class Operands:
-    """The operands of one node in generated code; `scratch` is a pointer to the node's scratch bytes, or NULL."""
+    """The operands of one node in generated code; `scratch` is a pointer to the node's scratch
+    bytes, or NULL.
+    """
 
     inputs: tuple[Operand, ...]
     outputs: tuple[Operand, ...]
@@ -60,10 +66,11 @@ Argument = str | int | float | Operand
 
 @dataclass(frozen=True)
 class Call:
-    """A C statement: `function(arguments);`, or for a check `if (!function(arguments)) return status;`.
+    """A C statement: `function(arguments);`, or for a check `if (!function(arguments)) return
+    status;`.
 
-    `header` is the runtime header (under `kilograd/`) that declares the function. Floats are printed so that they
-    read back to the same bits.
+    `header` is the runtime header (under `kilograd/`) that declares the function. Floats are
+    printed so that they read back to the same bits.
     """
 
     header: str
@@ -74,11 +81,13 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One case for the conformance tests: an operator, its input arrays, and how exact C and gradient must be.
+    """One case for the conformance tests: an operator, its input arrays, and how exact C and
+    gradient must be.
 
-    `inputs` are NumPy arrays. `tolerance` bounds |C - reference| relative to the largest magnitude of the reference (0
-    asks for equal bits). `differentiable` names the inputs whose gradient is compared to finite differences;
-    they must stay clear of kinks. `batched` says that the leading dimension of every input named in it is the batch.
+    `inputs` are NumPy arrays. `tolerance` bounds |C - reference| relative to the largest magnitude
+    of the reference (0 asks for equal bits). `differentiable` names the inputs whose gradient is
+    compared to finite differences; they must stay clear of kinks. `batched` says that the leading
+    dimension of every input named in it is the batch.
     """
 
     op: Operator
@@ -95,13 +104,19 @@ class Operator(ABC):
     """The name in printed programs: lower case, words joined by underscores."""
 
     in_place: ClassVar[tuple[tuple[int, int], ...]] = ()
-    """Pairs (output, input): the output may be written over that input when nobody reads the input later."""
+    """Pairs (output, input): the output may be written over that input when nobody reads the input
+    later.
+    """
 
     alias: ClassVar[bool] = False
-    """True when the only output is the first input's bytes under another shape: no code, no memory."""
+    """True when the only output is the first input's bytes under another shape: no code, no
+    memory.
+    """
 
     check: ClassVar[bool] = False
-    """True for an operator without outputs whose reference gives one boolean: false ends the step with an error."""
+    """True for an operator without outputs whose reference gives one boolean: false ends the step
+    with an error.
+    """
 
     @abstractmethod
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -133,8 +148,9 @@ class Operator(ABC):
     ) -> Sequence[Value | None]:
         """Build the vector-Jacobian product: from dL/d(output) per output to dL/d(input) per input.
 
-        A cotangent is None where an output reaches no loss; at least one is a value. `wanted[i]` says whether input
-        i asks for its cotangent: return None (and build nothing) where it does not.
+        A cotangent is None where an output reaches no loss; at least one is a value. `wanted[i]`
+        says whether input i asks for its cotangent: return None (and build nothing) where it does
+        not.
         """
         raise NotImplementedError(f"{self.name} has no gradient")
 

@@ -1,8 +1,8 @@
 """Where a tensor of the program comes from in the user's model, and how to give it back.
 
-A parameter reaches the program through a chain of invertible steps (transposed to our layout, scaled by a
-folded batch norm, cut into a trained and a frozen part). The chain is kept, so that trained values return to
-the user under the user's own name and layout.
+A parameter reaches the program through a chain of invertible steps (transposed to our layout,
+scaled by a folded batch norm, cut into a trained and a frozen part). The chain is kept, so that
+trained values return to the user under the user's own name and layout.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Reshape:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """result = scale * operand + offset, with float arrays that broadcast against it (folded batch norm)."""
+    """result = scale * operand + offset, with float arrays that broadcast against it (folded batch
+    norm).
+    """
 
     scale: Array
     offset: Array
@@ -67,7 +69,9 @@ Step = Permute | Reshape | Affine
 
 @dataclass(frozen=True)
 class Part:
-    """The half-open range [start, stop) of one axis that this tensor holds of the whole, in our layout."""
+    """The half-open range [start, stop) of one axis that this tensor holds of the whole, in our
+    layout.
+    """
 
     axis: int
     start: int
@@ -77,7 +81,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Origin:
-    """The user's parameter that a tensor holds: `name`, its steps to our layout, and which part of it."""
+    """The user's parameter that a tensor holds: `name`, its steps to our layout, and which part of
+    it.
+    """
 
     name: str
     steps: tuple[Step, ...] = ()
@@ -104,7 +110,9 @@ class Origin:
 
 
 def to_user(tensors: Iterable[tuple[Origin, Array]]) -> dict[str, Array]:
-    """The user's parameters from the tensors that hold them; parts of one parameter are joined first."""
+    """The user's parameters from the tensors that hold them; parts of one parameter are joined
+    first.
+    """
     groups: dict[str, list[tuple[Origin, Array]]] = {}
     for origin, array in tensors:
         groups.setdefault(origin.name, []).append((origin, array))

@@ -10,8 +10,8 @@ from kilograd.ir.printing import print_around, print_graph
 def verify(graph: Graph) -> Graph:
     """Return `graph`, or raise CompilerBug with the program around the fault.
 
-    Names are unique, values are defined before use, node types are what the operators infer, constants and
-    states have the shape and element type of their value, updates pair equal types.
+    Names are unique, values are defined before use, node types are what the operators infer,
+    constants and states have the shape and element type of their value, updates pair equal types.
     """
     defined: set[Value] = set()
     names: set[str] = set()
