@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kilograd.ir.types import TensorType
@@ -49,6 +49,10 @@ class Operand:
         """The C expression."""
         return self.text
 
+    def offset(self, elements: int) -> Operand:
+        """The pointer moved on by this many elements."""
+        return replace(self, text=f"{self.text} + {elements}") if elements else self
+
 
 @dataclass(frozen=True)
 class Operands:
@@ -61,7 +65,7 @@ class Operands:
     scratch: str = "NULL"
 
 
-Argument = str | int | float | Operand
+Argument = str | bool | int | float | Operand
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,11 @@ class Operator(ABC):
     in_place: ClassVar[tuple[tuple[int, int], ...]] = ()
     """Pairs (output, input): the output may be written over that input when nobody reads the input
     later.
+    """
+
+    mutates: ClassVar[bool] = False
+    """True when the kernel knows no other way than the `in_place` pairs: it overwrites its
+    inputs.
     """
 
     alias: ClassVar[bool] = False

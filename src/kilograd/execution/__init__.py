@@ -1,0 +1,1 @@
+"""Building and running the generated C: toolchains, host sessions, the emulator."""

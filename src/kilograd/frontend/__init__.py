@@ -1,0 +1,1 @@
+"""Frameworks' models to our operators; only here are the frameworks imported."""

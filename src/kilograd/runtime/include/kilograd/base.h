@@ -1,0 +1,65 @@
+/* What every kernel stands on: fixed-width types, the fused multiply-add, status codes.
+ *
+ * Floating point rules, so that a host and a microcontroller compute the same bits: contraction is off and no
+ * fast-math flag is given; a multiply-add is written KG_FMA and rounds once on every target; every sum has a stated
+ * order; exp, log and tanh are those of math.h beside this file.
+ */
+#ifndef KILOGRAD_BASE_H
+#define KILOGRAD_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What net_predict, net_train_step and net_load return. */
+typedef enum kg_status {
+  KG_OK = 0,
+  KG_ERROR_NONFINITE = 1,  /* NaN or infinity arose; the state is as before the step */
+  KG_ERROR_PARTIAL = 2,    /* the same, after some tensors had been updated (compiled with atomic=False) */
+  KG_ERROR_LABEL = 3,      /* a class index out of range; nothing changed */
+  KG_ERROR_CHECKPOINT = 4, /* a corrupt or foreign checkpoint; nothing changed */
+} kg_status;
+
+#if defined(__GNUC__)
+#define KG_INLINE static inline __attribute__((always_inline))
+#else
+#define KG_INLINE static inline
+#endif
+
+#define KG_INFINITY __builtin_inff()
+
+/* The bits of a float and back. */
+KG_INLINE uint32_t kg_bits_f32(float x) {
+  union {
+    float f;
+    uint32_t u;
+  } pun = {.f = x};
+  return pun.u;
+}
+
+KG_INLINE float kg_from_bits_f32(uint32_t bits) {
+  union {
+    uint32_t u;
+    float f;
+  } pun = {.u = bits};
+  return pun.f;
+}
+
+/* True when x is neither NaN nor infinite. */
+KG_INLINE bool kg_finite_f32(float x) { return (kg_bits_f32(x) & 0x7f800000u) != 0x7f800000u; }
+
+/* a * b + c, rounded once: the hardware's where there is one. */
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__) || defined(__riscv_flen)
+#define KG_FMA(a, b, c) __builtin_fmaf((a), (b), (c))
+#else
+#include "kilograd/soft_fma.h"
+#define KG_FMA(a, b, c) kg_soft_fma_f32((a), (b), (c))
+#endif
+
+/* x limited to [low, high]; NaN stays NaN. */
+KG_INLINE float kg_clamp_f32(float x, float low, float high) {
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+
+#endif

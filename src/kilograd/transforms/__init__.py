@@ -1,0 +1,1 @@
+"""Graph to graph: pure functions, valid in, valid out."""
