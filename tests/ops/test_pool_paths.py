@@ -1,4 +1,4 @@
-"""The scalar and the vector path of the pooling kernels give the same bits, NaN and ties included."""
+"""The scalar and the vector path of the pooling kernels give the same bits, NaN included."""
 
 from __future__ import annotations
 
