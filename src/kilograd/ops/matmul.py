@@ -88,10 +88,8 @@ class BatchMatMul(Operator):
         """One call."""
         (a, b), (y,) = operands.inputs, operands.outputs
         batches, m, k, n = self.sizes(a.type, b.type)
-        if self.transpose_b:
-            return [Call("matmul.h", "kg_matmul_transposed_f32", (y, a, b, batches, m, k, n))]
-        steps = (1, m) if self.transpose_a else (k, 1)
-        return [Call("matmul.h", "kg_matmul_f32", (y, a, b, batches, m, k, n, *steps))]
+        form = "_transposed_a" * self.transpose_a + "_transposed_b" * self.transpose_b
+        return [Call("matmul.h", f"kg_matmul{form}_f32", (y, a, b, batches, m, k, n))]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:

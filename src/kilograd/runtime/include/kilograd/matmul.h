@@ -3,7 +3,6 @@
 #define KILOGRAD_MATMUL_H
 
 #include "kilograd/base.h"
-#include "kilograd/reduce.h"
 
 /* How many columns are summed at a time; bits do not depend on it. */
 #ifdef __AVX__
@@ -18,9 +17,14 @@
 #define KG_UNROLLED _Pragma("GCC unroll 16")
 #endif
 
+/* Where a(m, k) and b(k, n) lie: a[m * a_m + k * a_k] and b[k * b_k + n * b_n]. */
+typedef struct kg_matmul_steps {
+  int32_t a_m, a_k, b_k, b_n;
+} kg_matmul_steps;
+
 /* One block of kg_matmul_f32, `rows` by `columns` sums in registers. */
 KG_INLINE void kg_matmul_block_f32(float *restrict y, const float *restrict a, const float *restrict b, int32_t rows,
-                                   int32_t columns, int32_t K, int32_t N, int32_t a_m, int32_t a_k) {
+                                   int32_t columns, int32_t K, int32_t N, kg_matmul_steps s) {
   float sum[4 * KG_MATMUL_COLUMNS];
   KG_UNROLLED
   for (int32_t i = 0; i < rows * columns; ++i) {
@@ -30,10 +34,10 @@ KG_INLINE void kg_matmul_block_f32(float *restrict y, const float *restrict a, c
   for (int32_t k = 0; k < K; ++k) {
     KG_UNROLLED
     for (int32_t m = 0; m < rows; ++m) {
-      const float factor = a[m * a_m + k * a_k];
+      const float factor = a[m * s.a_m + k * s.a_k];
       KG_UNROLLED
       for (int32_t n = 0; n < columns; ++n) {
-        sum[m * columns + n] = KG_FMA(factor, b[k * N + n], sum[m * columns + n]);
+        sum[m * columns + n] = KG_FMA(factor, b[k * s.b_k + n * s.b_n], sum[m * columns + n]);
       }
     }
   }
@@ -46,46 +50,52 @@ KG_INLINE void kg_matmul_block_f32(float *restrict y, const float *restrict a, c
   }
 }
 
-/* y[m][n] = sum over k ascending of a(m, k) * b[k][n], where a(m, k) = a[m * a_m + k * a_k]: rows of a matrix (a_m = K,
- * a_k = 1) or of its transpose (a_m = 1, a_k = M). No overlap. */
-static inline void kg_matmul_f32(float *restrict y, const float *restrict a, const float *restrict b, int32_t batches,
-                                 int32_t M, int32_t K, int32_t N, int32_t a_m, int32_t a_k) {
-  for (int32_t batch = 0; batch < batches; ++batch, y += M * N, a += M * K, b += K * N) {
-    int32_t m = 0;
-    for (; m + 4 <= M; m += 4) {
-      int32_t n = 0;
-      for (; n + KG_MATMUL_COLUMNS <= N; n += KG_MATMUL_COLUMNS) {
-        kg_matmul_block_f32(y + m * N + n, a + m * a_m, b + n, 4, KG_MATMUL_COLUMNS, K, N, a_m, a_k);
-      }
-      for (; n < N; ++n) {
-        kg_matmul_block_f32(y + m * N + n, a + m * a_m, b + n, 4, 1, K, N, a_m, a_k);
-      }
+/* `rows` rows of y. */
+KG_INLINE void kg_matmul_rows_f32(float *restrict y, const float *restrict a, const float *restrict b, int32_t rows,
+                                  int32_t columns, int32_t K, int32_t N, kg_matmul_steps s) {
+  int32_t n = 0;
+  for (; n + columns <= N; n += columns) {
+    kg_matmul_block_f32(y + n, a, b + n * s.b_n, rows, columns, K, N, s);
+  }
+  for (; n < N; ++n) {
+    kg_matmul_block_f32(y + n, a, b + n * s.b_n, rows, 1, K, N, s);
+  }
+}
+
+/* y[m][n] = sum over k ascending of a(m, k) * b(k, n). No overlap of y; `columns` at a time. */
+KG_INLINE void kg_matmul_any_f32(float *restrict y, const float *restrict a, const float *restrict b, int32_t columns,
+                                 int32_t batches, int32_t M, int32_t K, int32_t N, kg_matmul_steps s) {
+  for (int32_t batch = 0; batch < batches; ++batch, a += M * K, b += K * N) {
+    const float *a_row = a;
+    int32_t left = M;
+    for (; left >= 4; left -= 4, y += 4 * N, a_row += 4 * s.a_m) {
+      kg_matmul_rows_f32(y, a_row, b, 4, columns, K, N, s);
     }
-    for (; m < M; ++m) {
-      int32_t n = 0;
-      for (; n + KG_MATMUL_COLUMNS <= N; n += KG_MATMUL_COLUMNS) {
-        kg_matmul_block_f32(y + m * N + n, a + m * a_m, b + n, 1, KG_MATMUL_COLUMNS, K, N, a_m, a_k);
-      }
-      for (; n < N; ++n) {
-        kg_matmul_block_f32(y + m * N + n, a + m * a_m, b + n, 1, 1, K, N, a_m, a_k);
-      }
+    for (; left > 0; --left, y += N, a_row += s.a_m) {
+      kg_matmul_rows_f32(y, a_row, b, 1, columns, K, N, s);
     }
   }
 }
 
-/* y[m][n] = sum over k of a[m][k] * b[n][k], in eight chains. No overlap of y. */
-static inline void kg_matmul_transposed_f32(float *restrict y, const float *a, const float *b, int32_t batches,
-                                            int32_t M, int32_t K, int32_t N) {
-  for (int32_t batch = 0; batch < batches; ++batch, a += M * K, b += N * K) {
-    for (int32_t m = 0; m < M; ++m) {
-      for (int32_t n = 0; n < N; ++n) {
-        const float *row = a + m * K, *other = b + n * K;
-        float sum[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-        KG_CHAINS8(K, sum[k] = KG_FMA(row[i], other[i], sum[k]));
-        *y++ = kg_join8_f32(sum);
-      }
-    }
-  }
+/* y[m][n] = sum over k ascending of a[m][k] * b[k][n]. No overlap of y. */
+static inline void kg_matmul_f32(float *restrict y, const float *restrict a, const float *restrict b, int32_t batches,
+                                 int32_t M, int32_t K, int32_t N) {
+  const kg_matmul_steps steps = {.a_m = K, .a_k = 1, .b_k = N, .b_n = 1};
+  kg_matmul_any_f32(y, a, b, KG_MATMUL_COLUMNS, batches, M, K, N, steps);
+}
+
+/* y[m][n] = sum over k ascending of a[k][m] * b[k][n]. No overlap of y. */
+static inline void kg_matmul_transposed_a_f32(float *restrict y, const float *restrict a, const float *restrict b,
+                                              int32_t batches, int32_t M, int32_t K, int32_t N) {
+  const kg_matmul_steps steps = {.a_m = 1, .a_k = M, .b_k = N, .b_n = 1};
+  kg_matmul_any_f32(y, a, b, KG_MATMUL_COLUMNS, batches, M, K, N, steps);
+}
+
+/* y[m][n] = sum over k ascending of a[m][k] * b[n][k]. No overlap of y. */
+static inline void kg_matmul_transposed_b_f32(float *restrict y, const float *restrict a, const float *restrict b,
+                                              int32_t batches, int32_t M, int32_t K, int32_t N) {
+  const kg_matmul_steps steps = {.a_m = K, .a_k = 1, .b_k = 1, .b_n = K};
+  kg_matmul_any_f32(y, a, b, 4, batches, M, K, N, steps);
 }
 
 #endif
