@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kilograd.ops.conv import Conv2d
 from torch import Tensor, nn
 
 from kilograd import zoo
 from kilograd.frontend import load
 from kilograd.ir import Graph, Origin, to_user
 from kilograd.ops.affine import ChannelAffine
+from kilograd.ops.conv import Conv2d
 from kilograd.ops.linear import Linear
 from tests.frontend.networks import Apply, assert_same, draw, shaken, torch_function
 

@@ -39,10 +39,11 @@ def load(path: Path, example_input: Any) -> Imported:
 def _read(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
-        onnx.checker.check_model(model)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{path}: not a valid ONNX model ({lines[0]})") from None
+        raise InputError(f"{path}: not an ONNX model ({lines[0]})") from None
+    if not model.graph.node:
+        raise InputError(f"{path}: not an ONNX model (it has no nodes)")
     return model
 
 
@@ -89,7 +90,7 @@ class _Walk:
         self._bind_weights()
         self._visit_all(fuse(graph))
         self.problems.check()
-        result = self.env[graph.output[0].name]
+        result = self.env.get(graph.output[0].name)
         if not isinstance(result, Value):
             raise InputError(f"{self.path}: the output does not depend on the input")
         built = verify(eliminate_dead(self.low.builder.finish([result])))
@@ -171,7 +172,7 @@ class _Walk:
                 self.env[name] = None
 
     def _visit(self, node: onnx.NodeProto) -> tuple[Any, ...]:
-        inputs = [self.env[name] if name else None for name in node.input]
+        inputs = [self._operand(name, node) for name in node.input]
         missing = any(
             name and value is None for name, value in zip(node.input, inputs, strict=True)
         )
@@ -195,6 +196,14 @@ class _Walk:
             self.problems.add(Problem(kind, location, str(error)))
             return ()
         return result if isinstance(result, tuple) else (result,)
+
+    def _operand(self, name: str, node: onnx.NodeProto) -> Operand | None:
+        if name and name not in self.env:
+            raise InputError(
+                f"{self.path}: {node.op_type} in {_location(node)} reads {name}, which no earlier "
+                "node computes"
+            )
+        return self.env[name] if name else None
 
     def _branch(self, node: onnx.NodeProto, condition: bool) -> tuple[Any, ...]:
         """The side of an If whose condition is constant."""

@@ -339,10 +339,10 @@ def _split(low: Lowering, a: Arguments) -> tuple[Value, ...]:
 
 
 def _gather(low: Lowering, a: Arguments) -> Value:
-    index = a.constant(1, "indices")
-    axis = a.attribute("axis", 0)
-    if not isinstance(a.x, Value) or index is None:
+    if not isinstance(a.x, Value):
         raise UnsupportedError("it looks up rows of a table (an embedding)")
+    index, axis = a.constant(1, "indices"), a.attribute("axis", 0)
+    assert index is not None
     if index.size != 1:
         steps = np.diff(index.reshape(-1))
         if index.ndim == 1 and index.size and (steps == 1).all():
@@ -374,21 +374,22 @@ def _resize(low: Lowering, a: Arguments) -> Value:
     """Nearest-neighbour Resize, and the Upsample that it replaced."""
     mode = a.attribute("mode", "nearest")
     shape: tuple[int, ...] = a.x.type.shape
-    if mode != "nearest" or a.attribute("axes") is not None:
-        raise UnsupportedError(
-            f"resizing of mode {mode!r}; only nearest is supported"
-        )
+    if mode != "nearest":
+        raise UnsupportedError(f"resizing of mode {mode!r}; only nearest is supported")
     upsample = a.node.op_type == "Upsample"
     scales = a.constant(1 if upsample else 2, "scales")
     sizes = None if upsample else a.integers(3, "sizes")
+    output, factors = list(shape), [1.0] * len(shape)
+    axes = [axis % len(shape) for axis in a.attribute("axes", range(len(shape)))]
     if sizes:
-        output, factors = sizes, [o / i for o, i in zip(sizes, shape, strict=True)]
+        for axis, size in zip(axes, sizes, strict=True):
+            output[axis], factors[axis] = size, size / shape[axis]
     elif scales is not None and scales.size:
-        factors = [float(f) for f in scales.reshape(-1)]
-        output = [math.floor(i * f) for i, f in zip(shape, factors, strict=True)]
+        for axis, factor in zip(axes, scales.reshape(-1), strict=True):
+            output[axis], factors[axis] = math.floor(shape[axis] * factor), float(factor)
     else:
         raise UnsupportedError("neither scales nor sizes are given")
-    if list(output[:2]) != list(shape[:2]):
+    if output[:2] != list(shape[:2]):
         raise UnsupportedError("it resizes the batch or the channels")
     transform = a.attribute("coordinate_transformation_mode", "half_pixel")
     rounding = a.attribute("nearest_mode", "round_prefer_floor")

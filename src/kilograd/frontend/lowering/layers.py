@@ -104,7 +104,7 @@ def conv_transpose(
     kernel = _constant_weight(weight, "weight")
     if len(kernel.shape) != rank:
         raise UnsupportedError(f"its weight {list(kernel.shape)} does not fit {x.type}")
-    kernel = _picture_weight(kernel).permute(2, 3, 0, 1)
+    kernel = _picture_weight(kernel).permute(2, 3, 1, 0)
     op = ConvTranspose2d(
         stride=spatial(stride, rank, 1),
         padding=spatial_padding(padding, rank),
