@@ -57,19 +57,6 @@ def origins(graph: Graph) -> dict[str, Origin]:
     return {t.origin.name: t.origin for t in graph.constants.values() if t.origin}
 
 
-def test_parameters_return_in_the_users_names_and_layouts() -> None:
-    for name in ("mlp", "lenet", "resnet8", "dscnn", "tcn", "se_net"):
-        model, x = zoo.create(name)
-        imported = load(model, x)
-        tensors = [(t.origin, t.array) for t in imported.graph.constants.values() if t.origin]
-        returned = to_user(tensors)
-        wanted = dict(model.named_parameters())
-        assert set(returned) == set(wanted) == set(imported.parameters)
-        for key, parameter in wanted.items():
-            assert imported.parameters[key] == tuple(parameter.shape)
-            np.testing.assert_array_equal(returned[key], parameter.detach().numpy())
-
-
 def test_locations() -> None:
     graph = load(shaken(Net()), draw(1, 3, 5, 5)).graph
     conv = next(node for node in graph.nodes if isinstance(node.op, Conv2d))
@@ -177,6 +164,14 @@ def test_no_grad_inside_forward() -> None:
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_zoo(name: str) -> None:
+    """The same outputs, and every parameter returns under its name and in its layout."""
     model, x = zoo.create(name)
     imported = load(model, x)
     assert_same(imported, torch_function(model), x)
+    tensors = [(t.origin, t.array) for t in imported.graph.constants.values() if t.origin]
+    returned = to_user(tensors)
+    wanted = dict(model.named_parameters())
+    assert set(returned) == set(wanted) == set(imported.parameters)
+    for key, parameter in wanted.items():
+        assert imported.parameters[key] == tuple(parameter.shape)
+        np.testing.assert_array_equal(returned[key], parameter.detach().numpy())

@@ -55,16 +55,16 @@ def _load_file(path: Path, example_input: Any) -> Imported:
 
 def _torch_export() -> ModuleType:
     _require("torch", "pip install torch==2.13.0 (or pip install 'kilograd[torch]')")
-    from kilograd.frontend import torch_export
+    import kilograd.frontend.torch_export as torch_programs
 
-    return torch_export
+    return torch_programs
 
 
 def _onnx() -> ModuleType:
     _require("onnx", "pip install 'kilograd[onnx]'")
-    from kilograd.frontend import onnx
+    import kilograd.frontend.onnx as onnx_files
 
-    return onnx
+    return onnx_files
 
 
 def _require(package: str, command: str) -> None:

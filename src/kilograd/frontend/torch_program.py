@@ -160,7 +160,19 @@ def specialise(program: ExportedProgram, example: torch.Tensor | None) -> Export
             f"the program was exported for an input of shape {list(shape)}; export it for one "
             "sample, with a leading batch dimension of 1"
         )
+    if all(_functional(node) for node in program.graph.nodes):
+        return program
     return quietly(program.run_decompositions, {})
+
+
+def _functional(node: torch.fx.Node) -> bool:
+    """Whether a node is no call of a subgraph and writes none of its operands."""
+    if node.op == "get_attr":
+        return False
+    target = node.target
+    return not isinstance(target, torch._ops.HigherOrderOperator) and not (
+        isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+    )
 
 
 def _input_shape(program: ExportedProgram) -> tuple[int | None, ...]:
