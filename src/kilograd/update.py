@@ -148,3 +148,36 @@ def normalise(spec: SpecLike) -> Spec:
         f"update={spec!r} is not understood; use kg.update.all(), last(k), biases(k), a mapping from "
         "parameter patterns to choices, or a list of these"
     )
+
+
+def parse(texts: Sequence[str]) -> Spec:
+    """A spec from command-line texts, applied in order.
+
+    `all`, `last:2`, `biases`, `biases:20`, or `PATTERN=CHOICE` with the choices `full`, `bias`,
+    `none` and `channels:0.25`.
+    """
+    return Mixture(tuple(_parse_one(text) for text in texts))
+
+
+def _parse_one(text: str) -> Spec:
+    choices = {"full": Full(), "bias": Bias(), "none": Frozen()}
+    head, _, number = text.partition(":")
+    try:
+        if "=" in text:
+            pattern, _, choice = text.partition("=")
+            kind, _, fraction = choice.partition(":")
+            if kind == "channels":
+                return Patterns(((pattern, channels(float(fraction))),))
+            return Patterns(((pattern, choices[choice]),))
+        if text == "all":
+            return All()
+        if head == "last":
+            return last(int(number))
+        if head == "biases":
+            return biases(int(number) if number else None)
+    except (ValueError, KeyError):
+        pass
+    raise InputError(
+        f"--update {text!r} is not understood; write all, last:2, biases, biases:20, or PATTERN=CHOICE with "
+        "the choices full, bias, none and channels:0.25"
+    )
