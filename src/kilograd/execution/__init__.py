@@ -1,0 +1,1 @@
+"""Building the generated C and running it: toolchains, image analysis, emulator."""
