@@ -46,6 +46,7 @@ _FIRMWARE_FLAGS = (
     "-ffreestanding",
     "-ffunction-sections",
     "-fdata-sections",
+    "-fomit-frame-pointer",
     "-fno-unwind-tables",
     "-fno-asynchronous-unwind-tables",
     "-fno-sanitize=undefined",
