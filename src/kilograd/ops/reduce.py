@@ -157,3 +157,55 @@ class Spread(Operator):
             Example(cls((1, 2), (3, 4), mean=True, keep=True), (x,), 1e-6, (0,), (0,)),
             Example(cls((1,), (3,)), (x,), 1e-6, (0,), (0,)),
         ]
+
+
+@dataclass(frozen=True)
+class ReduceProduct(Operator):
+    """Inputs u and v of one shape: the sum of u v over neighbouring `axes`; they stay as 1 if
+    `keep`.
+
+    This is the gradient of a factor that was broadcast, without the product as a tensor.
+    """
+
+    name: ClassVar[str] = "reduce_product"
+    axes: tuple[int, ...]
+    keep: bool = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        """As for Reduce."""
+        u, v = types
+        if u != v:
+            raise InputError(f"reduce_product: {u} and {v} differ")
+        return Reduce(self.axes, keep=self.keep).infer(u)
+
+    def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
+        """The definition."""
+        return (xp.sum(arrays[0] * arrays[1], axis=self.axes, keepdims=self.keep),)
+
+    def cost(self, *types: TensorType) -> Cost:
+        """One multiply-accumulate an element."""
+        (y,) = self.infer(*types)
+        u = types[0]
+        return Cost(macs=u.size, bytes_read=2 * u.bytes, bytes_written=y.bytes)
+
+    def emit(self, operands: Operands) -> Sequence[Call]:
+        """One call."""
+        (u, v), (y,) = operands.inputs, operands.outputs
+        arguments = (y, u, v, *split_axes(u.type.shape, self.axes))
+        return [Call("reduce.h", "kg_reduce_product_f32", arguments)]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """Leading, middle and trailing axes; channels beside and beyond a block of sixteen."""
+        rng = np.random.default_rng(0)
+
+        def draw(*shape: int) -> tuple[np.ndarray, np.ndarray]:
+            u, v = rng.standard_normal((2, *shape)).astype(np.float32)
+            return u, v
+
+        return [
+            Example(cls((0, 1, 2)), draw(1, 3, 4, 21), 1e-6),
+            Example(cls((1, 2), keep=True), draw(1, 3, 4, 35), 1e-6, batched=(0, 1)),
+            Example(cls((3,), keep=True), draw(1, 3, 4, 5), 1e-6, batched=(0, 1)),
+            Example(cls((1, 2, 3)), draw(1, 3, 4, 5), 1e-6, batched=(0, 1)),
+        ]

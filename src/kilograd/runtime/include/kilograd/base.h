@@ -61,6 +61,16 @@ KG_INLINE bool kg_finite_f32(float x) { return (kg_bits_f32(x) & 0x7f800000u) !=
 #define KG_FMA(a, b, c) kg_soft_fma_f32((a), (b), (c))
 #endif
 
+/* Before a loop whose iterations touch only their own elements: y[i] may lie on x[i], so that the compiler cannot see
+ * for itself that the loop may be vectorised. Said only where there are vectors. */
+#if defined(__clang__) && (defined(__AVX__) || defined(__aarch64__))
+#define KG_ELEMENTWISE _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__) && !defined(__clang__) && (defined(__AVX__) || defined(__aarch64__))
+#define KG_ELEMENTWISE _Pragma("GCC ivdep")
+#else
+#define KG_ELEMENTWISE
+#endif
+
 /* x limited to [low, high]; NaN stays NaN. */
 KG_INLINE float kg_clamp_f32(float x, float low, float high) {
   x = x < low ? low : x;
