@@ -1,19 +1,31 @@
-"""Operators that move elements and compute nothing: reshape, slice, and their gradients."""
+"""Operators that move elements and compute nothing: reshape, transpose, slice, concat, pad."""
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 import numpy as np
+from array_api_compat import device
 
 from kilograd.errors import InputError
 from kilograd.ir.builder import Builder
 from kilograd.ir.graph import Node, Value
-from kilograd.ir.operator import Array, Call, Cost, Example, Namespace, Operands, Operator
-from kilograd.ir.types import TensorType
+from kilograd.ir.operator import (
+    Array,
+    Call,
+    Cost,
+    Example,
+    Namespace,
+    Operand,
+    Operands,
+    Operator,
+)
+from kilograd.ir.types import DType, TensorType
 
 
 @dataclass(frozen=True)
@@ -66,29 +78,154 @@ class Reshape(Operator):
 
 
 @dataclass(frozen=True)
+class Transpose(Operator):
+    """Dimension i of the result is dimension axes[i] of the input (up to rank 6), any element
+    type.
+    """
+
+    name: ClassVar[str] = "transpose"
+    axes: tuple[int, ...]
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        """The permuted shape."""
+        (x,) = types
+        if sorted(self.axes) != list(range(x.rank)) or x.rank > 6:
+            raise InputError(
+                f"transpose: {list(self.axes)} is no permutation of the axes of {x} (at most 6)"
+            )
+        return (x.with_shape(*(x.shape[axis] for axis in self.axes)),)
+
+    def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
+        """`permute_dims` of the array API."""
+        return (xp.permute_dims(arrays[0], self.axes),)
+
+    def gradient(
+        self,
+        builder: Builder,
+        node: Node,
+        cotangents: Sequence[Value | None],
+        wanted: Sequence[bool],
+    ) -> Sequence[Value | None]:
+        """The inverse permutation of the cotangent."""
+        (d_y,) = cotangents
+        assert d_y is not None
+        return [builder.add(self.inverse(), d_y, name=f"d_{node.inputs[0].name}")]
+
+    def inverse(self) -> Transpose:
+        """The transpose that undoes this one."""
+        return Transpose(tuple(sorted(range(len(self.axes)), key=lambda i: self.axes[i])))
+
+    def cost(self, *types: TensorType) -> Cost:
+        """A copy."""
+        return Cost(bytes_read=types[0].bytes, bytes_written=types[0].bytes)
+
+    def emit(self, operands: Operands) -> Sequence[Call]:
+        """A plain copy, one 2-D transpose, or a general strided copy."""
+        (x,), (y,) = operands.inputs, operands.outputs
+        shape, axes, size = _merge_axes(x.type.shape, self.axes, x.type.dtype.bytes)
+        if not axes:
+            return [Call("shape.h", "kg_copy_rows", (y, x, 1, size, size, size))]
+        if axes == (1, 0):
+            return [Call("shape.h", "kg_transpose", (y, x, *shape, size))]
+        steps = _steps(shape, size)
+        result = tuple(shape[axis] for axis in axes)
+        return [_copy_grid(y, x, result, tuple(steps[a] for a in axes), _steps(result, size), size)]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """Between NCHW and NHWC, batches of matrices, identities, ranks 2 to 6, bytes."""
+        x = np.arange(210, dtype=np.float32).reshape(1, 5, 6, 7)
+        return [
+            Example(cls((0, 2, 3, 1)), (x,), 0.0, (0,), (0,)),
+            Example(cls((0, 3, 1, 2)), (x,), 0.0, (0,), (0,)),
+            Example(cls((0, 2, 1, 3)), (x,), 0.0, (0,), (0,)),
+            Example(cls((0, 1, 3, 2)), (x,), 0.0, (), (0,)),
+            Example(cls((0, 3, 2, 1)), (x.astype(np.int8),), 0.0, (), (0,)),
+            Example(cls((3, 0, 1, 2)), (x.astype(np.int32),)),
+            Example(cls((1, 0)), (x.reshape(30, 7).astype(np.int8),)),
+            Example(cls((0, 2, 1)), (x[:, :1, :5].reshape(1, 1, 35),)),
+            Example(cls((2, 1, 0)), (np.arange(42, dtype=np.int8).reshape(2, 3, 7),)),
+            Example(
+                cls((5, 3, 1, 4, 2, 0)),
+                (np.arange(360, dtype=np.float32).reshape(1, 5, 4, 3, 3, 2),),
+            ),
+            Example(
+                cls((5, 4, 3, 2, 1, 0)),
+                (np.arange(96, dtype=np.float32).reshape(2, 2, 2, 2, 3, 2),),
+            ),
+        ]
+
+
+def _merge_axes(
+    shape: Sequence[int], axes: Sequence[int], size: int
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """The same permutation without axes of size 1, axes that travel together merged, and the run at
+    the end that stays in place as one element: shape, axes, bytes an element.
+    """
+    runs: list[list[int]] = []
+    kept = [axis for axis in range(len(shape)) if shape[axis] > 1]
+    place = {axis: i for i, axis in enumerate(kept)}
+    for axis in (place[axis] for axis in axes if axis in place):
+        if runs and runs[-1][-1] + 1 == axis:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    if runs and runs[-1][-1] == len(kept) - 1:
+        size *= math.prod(shape[kept[axis]] for axis in runs.pop())
+    order = sorted(runs)
+    merged = tuple(math.prod(shape[kept[axis]] for axis in run) for run in order)
+    return merged, tuple(order.index(run) for run in runs), size
+
+
+def _steps(shape: Sequence[int], size: int) -> tuple[int, ...]:
+    """Bytes from one element of a packed tensor to the next, per axis."""
+    return tuple(size * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def _copy_grid(
+    y: Operand, x: Operand, shape: Sequence[int], x_steps: Sequence[int], y_steps: Sequence[int],
+    size: int,
+) -> Call:  # fmt: skip
+    """A call of kg_copy_grid, filled up to six axes."""
+
+    def literal(numbers: Sequence[int], fill: int) -> str:
+        padded = [fill] * (6 - len(numbers)) + list(numbers)
+        return f"(const int32_t[6]){{{', '.join(map(str, padded))}}}"
+
+    arguments = (y, x, literal(shape, 1), literal(x_steps, 0), literal(y_steps, 0), size)
+    return Call("shape.h", "kg_copy_grid", arguments)
+
+
+@dataclass(frozen=True)
 class Slice(Operator):
-    """Elements [start, stop) of one axis; a negative axis counts from the end."""
+    """Elements start, start + step, ... before stop of one axis; a negative axis counts from the
+    end.
+    """
 
     name: ClassVar[str] = "slice"
     axis: int
     start: int
     stop: int
+    step: int = 1
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        """The shape with stop - start on the axis."""
+        """The shape with ceil((stop - start) / step) on the axis."""
         (x,) = types
         shape = list(x.shape)
-        if not 0 <= self.start < self.stop <= shape[self.axis]:
+        if not -x.rank <= self.axis < x.rank:
+            raise InputError(f"slice: {x} has no axis {self.axis}")
+        if not 0 <= self.start < self.stop <= shape[self.axis] or self.step < 1:
             raise InputError(
-                f"slice: [{self.start}, {self.stop}) of axis {self.axis} is not inside {x}"
+                f"slice: [{self.start}, {self.stop}) by {self.step} of axis {self.axis} is not "
+                f"inside {x}"
             )
-        shape[self.axis] = self.stop - self.start
+        shape[self.axis] = len(range(self.start, self.stop, self.step))
         return (x.with_shape(*shape),)
 
     def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
         """Basic indexing."""
         index = [slice(None)] * arrays[0].ndim
-        index[self.axis] = slice(self.start, self.stop)
+        index[self.axis] = slice(self.start, self.stop, self.step)
         return (arrays[0][tuple(index)],)
 
     def gradient(
@@ -102,7 +239,7 @@ class Slice(Operator):
         (d_y,) = cotangents
         assert d_y is not None
         (x,) = node.inputs
-        op = SliceGrad(self.axis, self.start, x.type.shape[self.axis])
+        op = SliceGrad(self.axis, self.start, x.type.shape[self.axis], self.step)
         return [builder.add(op, d_y, name=f"d_{x.name}")]
 
     def cost(self, *types: TensorType) -> Cost:
@@ -113,33 +250,54 @@ class Slice(Operator):
     def emit(self, operands: Operands) -> Sequence[Call]:
         """One strided copy."""
         (x,), (y,) = operands.inputs, operands.outputs
-        axis = self.axis % x.type.rank
-        outer, inner = math.prod(x.type.shape[:axis]), math.prod(x.type.shape[axis + 1 :])
-        size = x.type.dtype.bytes
-        arguments = (
-            y, x.offset(self.start * inner), outer, (self.stop - self.start) * inner * size,
-            x.type.shape[axis] * inner * size, (self.stop - self.start) * inner * size,
-        )  # fmt: skip
-        return [Call("shape.h", "kg_copy_rows", arguments)]
+        outer, size, inner = _around(x.type, self.axis)
+        count = y.type.shape[self.axis]
+        source = x.offset(self.start * inner)
+        bytes_ = inner * x.type.dtype.bytes
+        if self.step == 1:
+            return [_copy_rows(y, source, outer, count * bytes_, size * bytes_, count * bytes_)]
+        x_steps, y_steps = (size * bytes_, self.step * bytes_), (count * bytes_, bytes_)
+        return [_copy_grid(y, source, (outer, count), x_steps, y_steps, bytes_)]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        """Last axis and a middle one."""
+        """Last axis and a middle one, with and without a step, bytes."""
         x = np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5)
         return [
             Example(cls(-1, 0, 2), (x,), 0.0, (0,), (0,)),
             Example(cls(2, 1, 4), (x,), 0.0, (0,), (0,)),
+            Example(cls(-1, 1, 5), (x.astype(np.int8),), 0.0, (), (0,)),
+            Example(cls(1, 0, 3, 2), (x,), 0.0, (0,), (0,)),
+            Example(cls(-1, 1, 5, 3), (x,), 0.0, (0,), (0,)),
+            Example(cls(2, 1, 3, 2), (x.astype(np.int8),), 0.0, (), (0,)),
         ]
+
+
+def _around(type_: TensorType, axis: int) -> tuple[int, int, int]:
+    """Element counts before, on and after one axis."""
+    axis %= type_.rank
+    return (
+        math.prod(type_.shape[:axis]),
+        type_.shape[axis],
+        math.prod(type_.shape[axis + 1 :]),
+    )
+
+
+def _copy_rows(y: Operand, x: Operand, rows: int, size: int, x_pitch: int, y_pitch: int) -> Call:
+    return Call("shape.h", "kg_copy_rows", (y, x, rows, size, x_pitch, y_pitch))
 
 
 @dataclass(frozen=True)
 class SliceGrad(Operator):
-    """x at `start` of an axis of the given size, zero elsewhere: the transpose of Slice."""
+    """x at start, start + step, ... of an axis of the given size, zero elsewhere: the transpose of
+    Slice.
+    """
 
     name: ClassVar[str] = "slice_grad"
     axis: int
     start: int
     size: int
+    step: int = 1
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """The shape with `size` on the axis."""
@@ -149,13 +307,16 @@ class SliceGrad(Operator):
         return (x.with_shape(*shape),)
 
     def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
-        """Zeros joined on both sides."""
+        """Written into zeros."""
         (x,) = arrays
-        before, after = list(x.shape), list(x.shape)
-        before[self.axis] = self.start
-        after[self.axis] = self.size - self.start - x.shape[self.axis]
-        zeros = [xp.zeros(tuple(shape), dtype=x.dtype) for shape in (before, after)]
-        return (xp.concat([zeros[0], x, zeros[1]], axis=self.axis),)
+        shape = list(x.shape)
+        index = [slice(None)] * x.ndim
+        stop = self.start + (x.shape[self.axis] - 1) * self.step + 1
+        index[self.axis] = slice(self.start, stop, self.step)
+        shape[self.axis] = self.size
+        y = xp.zeros(tuple(shape), dtype=x.dtype, device=device(x))
+        y[tuple(index)] = x
+        return (y,)
 
     def gradient(
         self,
@@ -168,7 +329,8 @@ class SliceGrad(Operator):
         (d_y,) = cotangents
         assert d_y is not None
         (x,) = node.inputs
-        op = Slice(self.axis, self.start, self.start + x.type.shape[self.axis])
+        stop = self.start + (x.type.shape[self.axis] - 1) * self.step + 1
+        op = Slice(self.axis, self.start, stop, self.step)
         return [builder.add(op, d_y, name=f"d_{x.name}")]
 
     def cost(self, *types: TensorType) -> Cost:
@@ -178,23 +340,191 @@ class SliceGrad(Operator):
     def emit(self, operands: Operands) -> Sequence[Call]:
         """Zero everything, then one strided copy."""
         (x,), (y,) = operands.inputs, operands.outputs
-        axis = self.axis % x.type.rank
-        outer, inner = math.prod(x.type.shape[:axis]), math.prod(x.type.shape[axis + 1 :])
-        row = x.type.shape[axis] * inner * x.type.dtype.bytes
-        copy = (
-            y.offset(self.start * inner), x, outer, row, row, self.size * inner *
-            x.type.dtype.bytes,
-        )  # fmt: skip
-        return [
-            Call("shape.h", "kg_zero", (y, y.type.bytes)),
-            Call("shape.h", "kg_copy_rows", copy),
-        ]
+        outer, count, inner = _around(x.type, self.axis)
+        bytes_ = inner * x.type.dtype.bytes
+        row, target = self.size * bytes_, y.offset(self.start * inner)
+        copy = _copy_rows(target, x, outer, count * bytes_, count * bytes_, row)
+        if self.step > 1:
+            x_steps, y_steps = (count * bytes_, bytes_), (row, self.step * bytes_)
+            copy = _copy_grid(target, x, (outer, count), x_steps, y_steps, bytes_)
+        return [Call("shape.h", "kg_zero", (y, y.type.bytes)), copy]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        """Middle of the last axis, end of a middle axis."""
+        """Middle of the last axis, end of a middle axis, steps."""
         x = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
         return [
             Example(cls(-1, 2, 8), (x,), 0.0, (0,), (0,)),
             Example(cls(1, 1, 3), (x,), 0.0, (0,), (0,)),
+            Example(cls(2, 1, 9, 3), (x,), 0.0, (0,), (0,)),
+            Example(cls(-1, 0, 7, 2), (x,), 0.0, (0,), (0,)),
         ]
+
+
+@dataclass(frozen=True)
+class Concat(Operator):
+    """The inputs one after the other along `axis`; a negative axis counts from the end."""
+
+    name: ClassVar[str] = "concat"
+    axis: int
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        """The sum of the sizes on the axis; the other sizes must agree."""
+        first = types[0]
+        if not -first.rank <= self.axis < first.rank:
+            raise InputError(f"concat: {first} has no axis {self.axis}")
+        axis = self.axis % first.rank
+        for other in types[1:]:
+            same = other.shape[:axis] + other.shape[axis + 1 :]
+            if same != first.shape[:axis] + first.shape[axis + 1 :] or other.dtype != first.dtype:
+                raise InputError(f"concat: {first} and {other} differ beside axis {self.axis}")
+        shape = list(first.shape)
+        shape[axis] = sum(other.shape[axis] for other in types)
+        return (first.with_shape(*shape),)
+
+    def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
+        """`concat` of the array API."""
+        return (xp.concat(list(arrays), axis=self.axis),)
+
+    def gradient(
+        self,
+        builder: Builder,
+        node: Node,
+        cotangents: Sequence[Value | None],
+        wanted: Sequence[bool],
+    ) -> Sequence[Value | None]:
+        """Each wanted input gets its slice of the cotangent."""
+        (d_y,) = cotangents
+        assert d_y is not None
+        sizes = [value.type.shape[self.axis] for value in node.inputs]
+        starts = [0, *accumulate(sizes)]
+        return [
+            builder.add(Slice(self.axis, start, start + size), d_y, name=f"d_{value.name}")
+            if want
+            else None
+            for value, start, size, want in zip(node.inputs, starts, sizes, wanted, strict=False)
+        ]
+
+    def cost(self, *types: TensorType) -> Cost:
+        """A copy."""
+        size = sum(type_.bytes for type_ in types)
+        return Cost(bytes_read=size, bytes_written=size)
+
+    def emit(self, operands: Operands) -> Sequence[Call]:
+        """One strided copy an input."""
+        (y,) = operands.outputs
+        outer, total, inner = _around(y.type, self.axis)
+        bytes_ = inner * y.type.dtype.bytes
+        calls, start = [], 0
+        for x in operands.inputs:
+            count = x.type.shape[self.axis]
+            row = count * bytes_
+            calls.append(_copy_rows(y.offset(start * inner), x, outer, row, row, total * bytes_))
+            start += count
+        return calls
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """Channels of uneven numbers, rows, one input, bytes at odd offsets."""
+        x = np.arange(120, dtype=np.float32).reshape(1, 4, 5, 6)
+        a, b, c = x[..., :1], x[..., 1:3], x[..., 3:]
+        return [
+            Example(cls(-1), (a, b, c), 0.0, (0, 1, 2), (0, 1, 2)),
+            Example(cls(1), (x[:, :3], x), 0.0, (1,), (0, 1)),
+            Example(cls(3), (x,), 0.0, (0,), (0,)),
+            Example(cls(-1), (c.astype(np.int8), x.astype(np.int8)), 0.0, (), (0, 1)),
+        ]
+
+
+@dataclass(frozen=True)
+class Pad(Operator):
+    """x with (before, after) elements of `value` on every axis; the leading dimension, the batch,
+    is never padded.
+    """
+
+    name: ClassVar[str] = "pad"
+    pads: tuple[tuple[int, int], ...]
+    value: float = 0.0
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        """The grown shape."""
+        (x,) = types
+        if len(self.pads) != x.rank or min(min(pair) for pair in self.pads) < 0:
+            raise InputError(f"pad: {self.pads} takes a pair of sizes >= 0 for every axis of {x}")
+        if x.rank > 6 or self.pads[0] != (0, 0):
+            raise InputError(f"pad: {x} has its batch padded, or more than 6 axes")
+        grown = (n + sum(pair) for n, pair in zip(x.shape, self.pads, strict=True))
+        return (x.with_shape(*grown),)
+
+    def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
+        """x written into a tensor of `value`."""
+        (x,) = arrays
+        shape = (n + sum(pair) for n, pair in zip(x.shape, self.pads, strict=True))
+        y = xp.full(tuple(shape), self.value, dtype=x.dtype, device=device(x))
+        inside = (slice(b, b + n) for n, (b, _) in zip(x.shape, self.pads, strict=True))
+        y[tuple(inside)] = x
+        return (y,)
+
+    def gradient(
+        self,
+        builder: Builder,
+        node: Node,
+        cotangents: Sequence[Value | None],
+        wanted: Sequence[bool],
+    ) -> Sequence[Value | None]:
+        """The inside of the cotangent: a slice for every padded axis."""
+        (d_x,) = cotangents
+        assert d_x is not None
+        for axis, (before, after) in enumerate(self.pads):
+            if before or after:
+                op = Slice(axis, before, before + node.inputs[0].type.shape[axis])
+                d_x = builder.add(op, d_x, name=f"d_{node.inputs[0].name}")
+        return [d_x]
+
+    def cost(self, *types: TensorType) -> Cost:
+        """A copy."""
+        return Cost(bytes_read=types[0].bytes, bytes_written=self.infer(*types)[0].bytes)
+
+    def emit(self, operands: Operands) -> Sequence[Call]:
+        """Fill everything, then one strided copy."""
+        (x,), (y,) = operands.inputs, operands.outputs
+        size = x.type.dtype.bytes
+        x_steps, y_steps = _steps(x.type.shape, size), _steps(y.type.shape, size)
+        inside = sum(b * step for (b, _), step in zip(self.pads, y_steps, strict=True)) // size
+        padded = [axis for axis, pair in enumerate(self.pads) if any(pair)]
+        last = padded[-1] if padded else 0
+        row = math.prod(x.type.shape[last:]) * size
+        target = y.offset(inside)
+        if len(padded) < 2:
+            outer = math.prod(x.type.shape[:last])
+            pitch = math.prod(y.type.shape[last:]) * size
+            copy = _copy_rows(target, x, outer, row, row, pitch)
+        else:
+            copy = _copy_grid(target, x, x.type.shape[:last], x_steps[:last], y_steps[:last], row)
+        return [_fill(y, self.value), copy]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """Rows and columns, channels only, nothing, infinity, bytes and integers."""
+        x = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+        frame = ((0, 0), (1, 2), (0, 3), (0, 0))
+        return [
+            Example(cls(frame), (x,), 0.0, (0,), (0,)),
+            Example(cls(((0, 0), (0, 0), (0, 0), (1, 2)), -1.5), (x,), 0.0, (0,), (0,)),
+            Example(cls(((0, 0), (1, 0), (0, 1), (2, 2)), math.inf), (x,), 0.0, (), (0,)),
+            Example(cls(((0, 0),) * 4), (x,), 0.0, (0,), (0,)),
+            Example(cls(frame, -3), (x.astype(np.int8),), 0.0, (), (0,)),
+            Example(cls(frame, -70000), (x.astype(np.int32),), 0.0, (), (0,)),
+        ]
+
+
+def _fill(y: Operand, value: float) -> Call:
+    """A call that sets every element of y to `value`."""
+    if value == 0:
+        return Call("shape.h", "kg_zero", (y, y.type.bytes))
+    if y.type.dtype.bytes == 1:
+        return Call("shape.h", "kg_fill_bytes", (y, int(value) & 0xFF, y.type.bytes))
+    is_float = y.type.dtype is DType.F32
+    raw = struct.pack("<f", value) if is_float else struct.pack("<q", int(value))[:4]
+    bits = f"0x{int.from_bytes(raw, 'little'):08x}u"
+    return Call("shape.h", "kg_fill_words", (y, bits, y.type.size))

@@ -4,20 +4,73 @@
 
 #include "kilograd/base.h"
 
-/* y[a][c] = scale * (sum over b ascending of x[a][b][c]). No overlap. */
+/* Neighbouring sums that a block keeps in registers. The bits do not depend on it. */
+#if defined(__arm__) || defined(__riscv)
+#define KG_REDUCE_LANES 16
+#else
+#define KG_REDUCE_LANES 32
+#endif
+
+/* y[j] = scale * (x[j] + x[inner + j] + ...), `lanes` sums side by side, each one chain in ascending order. */
+KG_INLINE void kg_reduce_lanes_f32(float *restrict y, const float *restrict x, int32_t count, int32_t inner,
+                                   float scale, int32_t lanes) {
+  float sum[KG_REDUCE_LANES];
+  for (int32_t j = 0; j < lanes; ++j) {
+    sum[j] = x[j];
+  }
+  for (int32_t b = 1; b < count; ++b) {
+    x += inner;
+    for (int32_t j = 0; j < lanes; ++j) {
+      sum[j] += x[j];
+    }
+  }
+  for (int32_t j = 0; j < lanes; ++j) {
+    y[j] = sum[j] * scale;
+  }
+}
+
+/* The sum over b of x[b * inner] in eight interleaved chains that start at 0 (chain b modulo 8, each ascending), joined
+ * as ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7)). */
+KG_INLINE float kg_reduce_chains_f32(const float *restrict x, int32_t count, int32_t inner) {
+  float s[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+  int32_t b = 0;
+  for (; b + 8 <= count; b += 8, x += 8 * inner) {
+    for (int32_t j = 0; j < 8; ++j) {
+      s[j] += x[j * inner];
+    }
+  }
+  for (int32_t j = 0; j < 7; ++j) { /* what is left, without an index that the compiler does not know */
+    if (b + j < count) {
+      s[j] += x[j * inner];
+    }
+  }
+  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+/* y[a][c] = scale * (sum over b of x[a][b][c]). The order of a sum is one ascending chain where inner >= 4, and that of
+ * kg_reduce_chains_f32 where inner < 4. No overlap. */
 static inline void kg_reduce_f32(float *restrict y, const float *restrict x, int32_t outer, int32_t count,
                                  int32_t inner, float scale) {
   for (int32_t a = 0; a < outer; ++a, x += count * inner, y += inner) {
-    for (int32_t c = 0; c < inner; ++c) {
-      y[c] = x[c];
+    int32_t c = 0;
+    if (inner == 1) {
+      y[0] = kg_reduce_chains_f32(x, count, 1) * scale;
+      continue;
     }
-    for (int32_t b = 1; b < count; ++b) {
-      for (int32_t c = 0; c < inner; ++c) {
-        y[c] += x[b * inner + c];
+    if (inner < 4) {
+      for (; c < inner; ++c) {
+        y[c] = kg_reduce_chains_f32(x + c, count, inner) * scale;
       }
+      continue;
     }
-    for (int32_t c = 0; c < inner; ++c) {
-      y[c] *= scale;
+    for (; c + KG_REDUCE_LANES <= inner; c += KG_REDUCE_LANES) {
+      kg_reduce_lanes_f32(y + c, x + c, count, inner, scale, KG_REDUCE_LANES);
+    }
+    for (; c + 8 <= inner; c += 8) {
+      kg_reduce_lanes_f32(y + c, x + c, count, inner, scale, 8);
+    }
+    for (; c < inner; ++c) {
+      kg_reduce_lanes_f32(y + c, x + c, count, inner, scale, 1);
     }
   }
 }
@@ -26,6 +79,14 @@ static inline void kg_reduce_f32(float *restrict y, const float *restrict x, int
 static inline void kg_spread_f32(float *restrict y, const float *restrict x, int32_t outer, int32_t count,
                                  int32_t inner, float scale) {
   for (int32_t a = 0; a < outer; ++a, x += inner) {
+    if (inner == 1) {
+      const float value = x[0] * scale;
+      for (int32_t b = 0; b < count; ++b) {
+        y[b] = value;
+      }
+      y += count;
+      continue;
+    }
     for (int32_t b = 0; b < count; ++b, y += inner) {
       for (int32_t c = 0; c < inner; ++c) {
         y[c] = x[c] * scale;
