@@ -1,0 +1,433 @@
+"""PyTorch models: export with torch.export, then walk the ATen graph.
+
+    nn.Module -> ExportedProgram -> functional, otherwise undecomposed ATen graph -> our graph
+
+The graph is not decomposed, so that linear, layer norm, hard-swish and the like arrive as such; a
+program that was decomposed before arrives in core ATen operators, which have rows of their own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from kilograd.errors import CompilerBug, InputError, UnsupportedError, UserError
+from kilograd.frontend.imported import Imported
+from kilograd.frontend.lowering import Lowering, Problem, Problems, Weight, identifier
+from kilograd.ir import Location, TensorType, Value, eliminate_dead, verify
+
+try:
+    import torch
+    from torch.export import ExportedProgram
+    from torch.export.graph_signature import InputKind, OutputKind
+except ImportError as error:
+    raise InputError(
+        "this model needs PyTorch, which is not installed: pip install torch==2.13.0 "
+        "(or pip install 'kilograd[torch]')"
+    ) from error
+
+from kilograd.frontend.torch_table import IGNORED, LAYOUT, TABLE, Arguments
+
+_UNUSABLE = object()
+"""Stands for a tensor that a problem keeps from being computed."""
+
+
+def load(model: Any, example_input: Any) -> Imported:
+    """Import a torch.nn.Module or an ExportedProgram; see `frontend.load`."""
+    example = None if example_input is None else _example(example_input)
+    if isinstance(model, torch.nn.Module):
+        if example is None:
+            raise InputError(
+                "a torch.nn.Module needs an example input (one sample, batch 1), which fixes its "
+                "shapes"
+            )
+        return _import(_export(model, example), identifier(type(model).__name__.lower()), example)
+    if isinstance(model, ExportedProgram):
+        return _import(model, "network", example)
+    raise InputError(
+        f"the model is a {type(model).__qualname__}; pass a torch.nn.Module or a "
+        "torch.export.ExportedProgram (a scripted or compiled module: pass the original one)"
+    )
+
+
+def load_file(path: Path, example_input: Any) -> Imported:
+    """Import a `.pt2` file that torch.export.save wrote."""
+    try:
+        program = torch.export.load(path)
+    except Exception as error:
+        raise InputError(
+            f"{path}: not a program that torch.export.save wrote ({_first_line(error)})"
+        ) from None
+    example = None if example_input is None else _example(example_input)
+    return _import(program, identifier(path.stem.lower()), example)
+
+
+def _example(example_input: Any) -> torch.Tensor:
+    if isinstance(example_input, tuple | list) and any(
+        hasattr(item, "shape") for item in example_input
+    ):
+        if len(example_input) != 1:
+            raise UnsupportedError(
+                f"the example input is {len(example_input)} tensors; this version compiles "
+                "networks with one input tensor and one output tensor"
+            )
+        (example_input,) = example_input
+    if isinstance(example_input, torch.Tensor):
+        tensor = example_input.detach().cpu()
+    else:
+        try:
+            tensor = torch.from_numpy(np.array(example_input))
+        except TypeError:
+            raise InputError(
+                f"the example input is a {type(example_input).__name__}; pass an array or a tensor"
+            ) from None
+    if not tensor.dtype.is_floating_point:
+        raise InputError(
+            f"the example input holds {tensor.dtype}; this version takes float32 (x.float())"
+        )
+    if tensor.ndim < 2 or tensor.shape[0] != 1:
+        raise InputError(
+            f"the example input has shape {list(tensor.shape)}; pass one sample with its leading "
+            "batch dimension of 1, as in x[:1]"
+        )
+    return tensor.to(torch.float32).contiguous()
+
+
+def _export(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
+    """Export in evaluation mode; the model keeps its modes."""
+    _check_arity(model)
+    for name, tensor in model.named_parameters():
+        if tensor.dtype is not torch.float32:
+            raise InputError(
+                f"the parameter {name} holds {tensor.dtype}; this version takes float32 "
+                "(model.float())"
+            )
+        if tensor.device.type != "cpu":
+            raise InputError(f"the parameter {name} is on {tensor.device}; use model.cpu()")
+    with _evaluating(model):
+        try:
+            with torch.no_grad():
+                model(example)
+        except Exception as error:
+            raise InputError(
+                f"the model fails on an input of shape {list(example.shape)}"
+                f"{_where(error.__traceback__)}: {_first_line(error)}"
+            ) from None
+        try:
+            return torch.export.export(model, (example,))
+        except Exception as error:
+            raise UnsupportedError(
+                "torch.export cannot turn the model into a graph of fixed shape"
+                f"{_where(error.__traceback__)}: {_first_line(error)}\n"
+                "Control flow and shapes may depend on the shape of the input, not on its values."
+            ) from None
+
+
+def _check_arity(model: torch.nn.Module) -> None:
+    parameters = inspect.signature(model.forward).parameters.values()
+    needed = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(needed) > 1:
+        raise UnsupportedError(
+            f"forward takes {len(needed)} inputs ({', '.join(needed)}); this version compiles "
+            "networks with one input tensor and one output tensor"
+        )
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _where(trace: TracebackType | None) -> str:
+    """` at model.py:41` for the last frame in the user's code, if there is one."""
+    frames = [
+        (frame.filename, frame.lineno or 0)
+        for frame in traceback.extract_tb(trace)
+        if not frame.filename.startswith(str(Path(__file__).parent))
+    ]
+    source = _user_frame(frames)
+    return f" at {source}" if source else ""
+
+
+_TORCH = re.compile(r"[/\\](site|dist)-packages[/\\](torch|functorch)[/\\]")
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def _user_frame(frames: Sequence[tuple[str, int]]) -> str:
+    root = str(Path(torch.__file__).parent)
+    for filename, line in reversed(frames):
+        if filename.startswith("<") or filename.startswith(root) or _TORCH.search(filename):
+            continue
+        base = re.split(r"[/\\]", filename)[-1]
+        return f"{base}:{line}"
+    return ""
+
+
+def _location(node: torch.fx.Node) -> Location:
+    stack = node.meta.get("nn_module_stack") or {}
+    layer = ""
+    if stack:
+        path = str(list(stack.values())[-1][0])
+        layer = re.sub(r"^(L\['self'\]|L__self__|self)\.?", "", path)
+        layer = re.sub(r"@\d+$", "", layer)
+    trace = node.meta.get("stack_trace") or ""
+    source = _user_frame([(name, int(line)) for name, line in _FRAME.findall(trace)])
+    return Location(layer, source)
+
+
+def _import(program: ExportedProgram, name: str, example: torch.Tensor | None) -> Imported:
+    shape = _input_shape(program)
+    if example is not None and any(
+        a is not None and a != b for a, b in zip(shape, example.shape, strict=False)
+    ) or (example is not None and len(shape) != example.ndim):
+        text = ["?" if size is None else size for size in shape]
+        raise InputError(
+            f"the example input has shape {list(example.shape)}, the program was exported for "
+            f"[{', '.join(map(str, text))}]"
+        )
+    if None in shape:
+        if example is None:
+            raise InputError(
+                "the program was exported with dynamic shapes; pass an example input, which fixes "
+                "them"
+            )
+        program = torch.export.export(program.module(), (example,))
+        shape = tuple(example.shape)
+    if shape[0] != 1:
+        raise InputError(
+            f"the program was exported for an input of shape {list(shape)}; export it for one "
+            "sample, with a leading batch dimension of 1"
+        )
+    return _Walk(program.run_decompositions({})).run(name)
+
+
+def _input_shape(program: ExportedProgram) -> tuple[int | None, ...]:
+    """The shape of the only user input; None for what is dynamic."""
+    signature = program.graph_signature
+    names = {
+        spec.arg.name
+        for spec in signature.input_specs
+        if spec.kind is InputKind.USER_INPUT and hasattr(spec.arg, "name")
+    }
+    users = [
+        node
+        for node in program.graph.nodes
+        if node.op == "placeholder"
+        and node.name in names
+        and isinstance(node.meta.get("val"), torch.Tensor)
+    ]
+    if len(users) != 1:
+        found = ", ".join(node.name for node in users)
+        raise UnsupportedError(
+            f"the model takes {len(users)} input tensors ({found}); this version compiles networks "
+            "with one input tensor and one output tensor"
+        )
+    return tuple(
+        size if isinstance(size, int) else None for size in users[0].meta["val"].shape
+    )
+
+
+class _Walk:
+    """One pass over the graph of an exported program."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self.program = program
+        self.low = Lowering()
+        self.problems = Problems()
+        self.env: dict[torch.fx.Node, Any] = {}
+        self.frozen: dict[str, None] = {}
+        self.buffers: set[str] = set()
+
+    def run(self, name: str) -> Imported:
+        self._check_outputs()
+        self._bind_inputs()
+        result: Any = None
+        for node in self.program.graph.nodes:
+            if node.op == "call_function":
+                self.env[node] = self._visit(node)
+            elif node.op == "get_attr":
+                self.env[node] = _UNUSABLE
+            elif node.op == "output":
+                result = self._result(node)
+        self.problems.check()
+        if not isinstance(result, Value):
+            raise InputError("the output of the model does not depend on its input")
+        graph = verify(eliminate_dead(self.low.builder.finish([result])))
+        return Imported(graph, name, self._parameters(), self._notes())
+
+    def _check_outputs(self) -> None:
+        specs = self.program.graph_signature.output_specs
+        mutated = [spec.target for spec in specs if spec.kind is OutputKind.BUFFER_MUTATION]
+        if mutated:
+            raise UnsupportedError(
+                f"the model writes its buffers {', '.join(map(str, mutated))} in forward; export "
+                "it in evaluation mode (model.eval()), and keep no state between calls"
+            )
+        outputs = [spec for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
+        if len(outputs) != 1:
+            raise UnsupportedError(
+                f"the model returns {len(outputs)} tensors; this version compiles networks with "
+                "one input tensor and one output tensor"
+            )
+
+    def _result(self, node: torch.fx.Node) -> Any:
+        specs = self.program.graph_signature.output_specs
+        for spec, item in zip(specs, node.args[0], strict=True):  # type: ignore[arg-type]
+            if spec.kind is OutputKind.USER_OUTPUT:
+                return self.env.get(item) if isinstance(item, torch.fx.Node) else item
+        return None
+
+    def _bind_inputs(self) -> None:
+        tensors = {**self.program.state_dict, **self.program.constants}
+        names = self._canonical_names()
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        broken = []
+        for node in self.program.graph.nodes:
+            if node.op != "placeholder":
+                continue
+            spec = specs[node.name]
+            if spec.kind is InputKind.USER_INPUT:
+                if isinstance(node.meta.get("val"), torch.Tensor):
+                    self.env[node] = self._input(node)
+                continue
+            target = str(spec.target)
+            array = tensors[target].detach().cpu().numpy()
+            if node.users and array.dtype.kind == "f" and not np.isfinite(array).all():
+                count = int(array.size - np.isfinite(array).sum())
+                broken.append(f"{target} ({count} of {array.size})")
+            trained = spec.kind is InputKind.PARAMETER
+            self.env[node] = Weight(array, names.get(target, target) if trained else "")
+        if broken:
+            raise InputError(
+                f"NaN or infinity in the weights: {', '.join(broken)}; load a checkpoint that "
+                "trained well"
+            )
+
+    def _input(self, node: torch.fx.Node) -> Value:
+        fake = node.meta["val"]
+        if fake.dtype is not torch.float32:
+            raise UnsupportedError(f"the input holds {fake.dtype}; this version takes float32")
+        return self.low.builder.input(identifier(node.name), TensorType(tuple(fake.shape)))
+
+    def _canonical_names(self) -> dict[str, str]:
+        """The first name of each parameter, for those that share their memory with another."""
+        first: dict[tuple[int, int, tuple[int, ...], tuple[int, ...]], str] = {}
+        result = {}
+        for name, tensor in self.program.state_dict.items():
+            key = (
+                tensor.untyped_storage().data_ptr(), tensor.storage_offset(),
+                tuple(tensor.shape), tuple(tensor.stride()),
+            )  # fmt: skip
+            result[name] = first.setdefault(key, name) if tensor.numel() else name
+        return result
+
+    def _visit(self, node: torch.fx.Node) -> Any:
+        name = str(node.target)
+        inputs = [self.env.get(argument, _UNUSABLE) for argument in node.all_input_nodes]
+        if getattr(node.target, "__name__", "") == "getitem":
+            source = inputs[0]
+            return source if source is _UNUSABLE else source[node.args[1]]
+        location = _location(node)
+        packet = ".".join(name.split(".")[:2])
+        if packet in IGNORED:
+            return _UNUSABLE
+        known = [value for value in inputs if value is not _UNUSABLE]
+        constant = len(known) == len(inputs) and all(isinstance(v, Weight) for v in known)
+        if constant and packet not in LAYOUT:
+            return self._compute(node)
+        if packet not in TABLE:
+            self.problems.add(Problem(name, location))
+            return _UNUSABLE
+        if len(known) < len(inputs):
+            return _UNUSABLE
+        try:
+            with self.low.builder.at(location):
+                result = TABLE[packet](self.low, self._arguments(node))
+        except UserError as error:
+            self.problems.add(Problem(name, location, str(error)))
+            return _UNUSABLE
+        return self._checked(node, result, location)
+
+    def _checked(self, node: torch.fx.Node, result: Any, location: Location) -> Any:
+        fakes = node.meta.get("val")
+        pairs = zip(result, fakes, strict=False) if isinstance(result, tuple) else [(result, fakes)]
+        for value, fake in pairs:
+            if not isinstance(value, Value):
+                continue
+            if fake.dtype is not torch.float32:
+                reason = f"it computes in {fake.dtype}; this version computes in float32"
+                self.problems.add(Problem(str(node.target), location, reason))
+                return _UNUSABLE
+            if value.type.shape != tuple(fake.shape):
+                raise CompilerBug(
+                    f"{node.target} in {location} gives {list(fake.shape)}, imported as {value.type}"
+                )
+        return result
+
+    def _arguments(self, node: torch.fx.Node) -> Arguments:
+        """Arguments by their name in the ATen schema, defaults included."""
+        values: dict[str, Any] = {}
+        positional = list(node.args)
+        for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+            if index < len(positional):
+                values[argument.name] = positional[index]
+            elif argument.name in node.kwargs:
+                values[argument.name] = node.kwargs[argument.name]
+            else:
+                values[argument.name] = argument.default_value
+        resolved = torch.fx.node.map_arg(values, lambda item: self.env[item])
+        return Arguments(dict(resolved), node.meta.get("val"))
+
+    def _compute(self, node: torch.fx.Node) -> Any:
+        """The value of a node that depends on constants only."""
+
+        def tensor(item: torch.fx.Node) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(self.env[item].array))
+
+        for argument in node.all_input_nodes:
+            if self.env[argument].name:
+                self.frozen[self.env[argument].name] = None
+        args = torch.fx.node.map_arg(node.args, tensor)
+        kwargs = torch.fx.node.map_arg(node.kwargs, tensor)
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
+        if isinstance(result, tuple | list):
+            return tuple(Weight(item.numpy()) for item in result)
+        return Weight(result.numpy()) if isinstance(result, torch.Tensor) else result
+
+    def _parameters(self) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(tensor.shape)
+            for name, tensor in self.program.state_dict.items()
+            if isinstance(tensor, torch.nn.Parameter)
+        }
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self.frozen:
+            return ()
+        return (
+            f"{', '.join(self.frozen)}: used only through a computation on constants, whose result "
+            "is compiled in; they cannot be trained on the device.",
+        )
