@@ -15,7 +15,7 @@ import kilograd
 from kilograd import demo_data, update
 
 EPOCHS = 3
-LEARNING_RATE = 0.02
+LEARNING_RATE = 0.003
 _BARS = "▁▂▃▄▅▆▇█"
 
 

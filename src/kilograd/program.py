@@ -16,7 +16,7 @@ from pathlib import Path
 from kilograd.codegen import project
 from kilograd.codegen.project import Sources
 from kilograd.devices import Device
-from kilograd.errors import InfeasibleError, InputError
+from kilograd.errors import CompilerBug, InfeasibleError, InputError
 from kilograd.execution.build import build_firmware, build_host_library
 from kilograd.execution.emulated import EmulatedBackend
 from kilograd.execution.host import HostBackend
@@ -102,12 +102,19 @@ class Program:
             return Memory(arena, state, 0, 0, 0, bound)
         image = self.image
         stack = max(
-            image.stack_bound(entry).require()
-            for entry in ("kg_session_init", "kg_session_predict", "kg_session_train_step")
+            self._stack_bytes(image, f"kg_session_{entry}")
+            for entry in ("init", "predict", "train_step", "save", "load")
         )
         return Memory(
             arena, state, image.static_bytes - arena - state, stack, image.flash_bytes, bound
         )
+
+    @staticmethod
+    def _stack_bytes(image: Image, entry: str) -> int:
+        bound = image.stack_bound(entry)
+        if bound.bytes is None:
+            raise CompilerBug(f"the stack of {entry} has no bound: {bound.reason}")
+        return bound.bytes
 
     @cached_property
     def macs(self) -> Macs:

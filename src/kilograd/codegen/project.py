@@ -144,7 +144,7 @@ class _FunctionWriter:
         """Overwrite what the node was the last to read, with bytes that are NaN in every float."""
         self.headers.add("shape.h")
         return [
-            f"kg_fill(U8({schedule.offsets[buffer.name]}), 0xff, {buffer.size_bytes});"
+            f"kg_fill_bytes(U8({schedule.offsets[buffer.name]}), 0xff, {buffer.size_bytes});"
             for buffer in schedule.lifetimes.buffers
             if buffer.last == index + 1
         ]

@@ -10,13 +10,12 @@ from kilograd.devices import Device
 from kilograd.execution.image import Image
 from kilograd.execution.toolchain import toolchain as find_toolchain
 
-SESSION_FUNCTIONS = (
-    "kg_session_init",
-    "kg_session_input",
-    "kg_session_predict",
-    "kg_session_output",
-    "kg_session_train_step",
+SESSION_FUNCTIONS = tuple(
+    f"kg_session_{name}"
+    for name in ("init", "input", "output", "target", "predict", "train_step", "save", "load")
 )
+"""What a session calls on the emulator; `kg_session_target` is absent for an autoencoder."""
+
 _FLAGS = ("-fno-strict-aliasing",)
 
 

@@ -43,9 +43,6 @@ static inline void kg_fill_words(void *y, uint32_t value, int32_t count) {
   }
 }
 
-/* Sets size bytes to zero. */
-static inline void kg_zero(void *y, int32_t size) { kg_fill(y, 0, size); }
-
 /* Copies `rows` rows of `size` bytes; rows start x_pitch and y_pitch bytes apart. No overlap. */
 static inline void kg_copy_rows(void *restrict y, const void *restrict x, int32_t rows, int32_t size, int32_t x_pitch,
                                 int32_t y_pitch) {
