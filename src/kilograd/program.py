@@ -18,7 +18,6 @@ from kilograd.codegen.project import Sources
 from kilograd.devices import Device
 from kilograd.errors import CompilerBug, InfeasibleError, InputError
 from kilograd.execution.build import build_firmware, build_host_library
-from kilograd.execution.emulated import EmulatedBackend
 from kilograd.execution.host import HostBackend
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
@@ -266,6 +265,9 @@ class Program:
 
     def on_emulator(self, *, toolchain: str = "zig") -> Session:
         """A session that runs the C on the emulated device, with exactly its SRAM and flash."""
+        # Unicorn is an extra: only emulated sessions need it.
+        from kilograd.execution.emulated import EmulatedBackend
+
         image = self.image if toolchain == "zig" else self._firmware(toolchain)
         backend = EmulatedBackend(self.interface, image, self.device, self.arena_bytes)
         return Session(self.interface, backend)

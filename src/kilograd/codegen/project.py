@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 
 import jinja2
@@ -22,9 +21,9 @@ from kilograd.ir import Graph, Operand, Operands, Tensor, Value
 from kilograd.ir.printing import print_node
 from kilograd.planning.schedule import Schedule
 
-RUNTIME = Path(str(resources.files("kilograd") / "runtime" / "include" / "kilograd"))
+RUNTIME = Path(__file__).parents[1] / "runtime" / "include" / "kilograd"
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("kilograd", "codegen/templates"),
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     keep_trailing_newline=True,
     trim_blocks=True,
     lstrip_blocks=True,

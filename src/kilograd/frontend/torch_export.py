@@ -200,9 +200,11 @@ def _location(node: torch.fx.Node) -> Location:
 
 def _import(program: ExportedProgram, name: str, example: torch.Tensor | None) -> Imported:
     shape = _input_shape(program)
-    if example is not None and any(
-        a is not None and a != b for a, b in zip(shape, example.shape, strict=False)
-    ) or (example is not None and len(shape) != example.ndim):
+    if (
+        (example is not None
+        and any(a is not None and a != b for a, b in zip(shape, example.shape, strict=False)))
+        or (example is not None and len(shape) != example.ndim)
+    ):
         text = ["?" if size is None else size for size in shape]
         raise InputError(
             f"the example input has shape {list(example.shape)}, the program was exported for "
@@ -245,9 +247,7 @@ def _input_shape(program: ExportedProgram) -> tuple[int | None, ...]:
             f"the model takes {len(users)} input tensors ({found}); this version compiles networks "
             "with one input tensor and one output tensor"
         )
-    return tuple(
-        size if isinstance(size, int) else None for size in users[0].meta["val"].shape
-    )
+    return tuple(size if isinstance(size, int) else None for size in users[0].meta["val"].shape)
 
 
 class _Walk:

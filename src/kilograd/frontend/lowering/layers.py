@@ -152,9 +152,7 @@ def matmul(low: Lowering, x: Operand, y: Operand) -> Value:
     return low.builder.add(BatchMatMul(), x, y)
 
 
-def attention(
-    low: Lowering, query: Value, key: Value, value: Value, scale: float | None
-) -> Value:
+def attention(low: Lowering, query: Value, key: Value, value: Value, scale: float | None) -> Value:
     """softmax(scale query key^T) value over the last two dimensions, scale 1 / sqrt(features) by
     default (Vaswani et al., 2017).
     """

@@ -136,9 +136,7 @@ def _along_last(low: Lowering, x: Value, axis: int, op: Operator) -> Value:
     return low.permute(y, *(int(i) for i in np.argsort(order)))
 
 
-def reduce(
-    low: Lowering, x: Value, axes: Sequence[int] | None, mean: bool, keep: bool
-) -> Value:
+def reduce(low: Lowering, x: Value, axes: Sequence[int] | None, mean: bool, keep: bool) -> Value:
     """Sum or mean over any axes but the batch (None: over all), a chain of runs of neighbours."""
     rank = x.type.rank
     chosen = sorted({axis % rank for axis in (range(rank) if axes is None else axes)})
