@@ -17,5 +17,9 @@ class InputError(UserError):
     """A file, option or array is not what it has to be."""
 
 
+class DeviceFault(UserError):
+    """The program did on the (emulated) device what would crash or corrupt a real one."""
+
+
 class CompilerBug(Exception):
     """An invariant of this compiler does not hold; the message shows the program around the fault."""
