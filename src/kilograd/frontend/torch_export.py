@@ -201,10 +201,9 @@ def _location(node: torch.fx.Node) -> Location:
 def _import(program: ExportedProgram, name: str, example: torch.Tensor | None) -> Imported:
     shape = _input_shape(program)
     if (
-        (example is not None
-        and any(a is not None and a != b for a, b in zip(shape, example.shape, strict=False)))
-        or (example is not None and len(shape) != example.ndim)
-    ):
+        example is not None
+        and any(a is not None and a != b for a, b in zip(shape, example.shape, strict=False))
+    ) or (example is not None and len(shape) != example.ndim):
         text = ["?" if size is None else size for size in shape]
         raise InputError(
             f"the example input has shape {list(example.shape)}, the program was exported for "
