@@ -62,8 +62,10 @@ KG_INLINE bool kg_finite_f32(float x) { return (kg_bits_f32(x) & 0x7f800000u) !=
 #endif
 
 /* Before a loop whose iterations touch only their own elements: y[i] may lie on x[i], so that the compiler cannot see
- * for itself that the loop may be vectorised. Said only where there are vectors. */
+ * for itself that the loop may be vectorised. Said only where there are vectors; a loop too short for them is no fault.
+ */
 #if defined(__clang__) && (defined(__AVX__) || defined(__aarch64__))
+#pragma clang diagnostic ignored "-Wpass-failed"
 #define KG_ELEMENTWISE _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__) && !defined(__clang__) && (defined(__AVX__) || defined(__aarch64__))
 #define KG_ELEMENTWISE _Pragma("GCC ivdep")

@@ -71,7 +71,10 @@ static inline uint32_t kg_unpack_f32(uint32_t bits, int32_t *exponent) {
 /* a * b + c rounded once. */
 static inline float kg_soft_fma_f32(float a, float b, float c) {
   const uint32_t ua = kg_bits_f32(a), ub = kg_bits_f32(b), uc = kg_bits_f32(c);
-  if (!kg_finite_f32(a) || !kg_finite_f32(b) || !kg_finite_f32(c) || (ua << 1) == 0 || (ub << 1) == 0) {
+  if (kg_finite_f32(a) && kg_finite_f32(b) && !kg_finite_f32(c)) {
+    return c; /* also where a * b alone would overflow */
+  }
+  if (!kg_finite_f32(a) || !kg_finite_f32(b) || (ua << 1) == 0 || (ub << 1) == 0) {
     return a * b + c; /* exact, infinite or NaN: no rounding to double up */
   }
   int32_t ea, eb, ec;

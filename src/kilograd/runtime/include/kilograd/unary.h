@@ -84,13 +84,12 @@ KG_MAP_F32(kg_map_rsqrt_f32(float *y, const float *x, int32_t n), 1.0f / kg_sqrt
 KG_MAP_GRAD_F32(kg_map_rsqrt_grad_f32(float *d_x, const float *d_y, const float *z, int32_t n),
                 -0.5f * kg_square_f32(v) * v * g)
 
-/* x^k by squaring: the factors are multiplied from the lowest binary digit of |k| up. */
+/* x^k for |k| < 128: the powers x^(2^bit) of the set bits of |k| are multiplied, lowest first. */
 KG_INLINE float kg_integer_power_f32(float x, int32_t k) {
+  const int32_t size = k < 0 ? -k : k;
   float y = 1.0f;
-  for (int32_t rest = k < 0 ? -k : k; rest != 0; rest >>= 1, x *= x) {
-    if (rest & 1) {
-      y *= x;
-    }
+  for (int32_t bit = 0; bit < 7; ++bit, x *= x) {
+    y = (size >> bit) & 1 ? y * x : y;
   }
   return k < 0 ? 1.0f / y : y;
 }
