@@ -85,8 +85,7 @@ class AvgPool2d(_Averages):
 
     `padding` ((top, bottom), (left, right)) counts in the divisor if `include_pad`; `extra`
     (bottom, right) lets windows reach further, as ceil_mode does, and never counts; `divisor`,
-    unless 0, replaces the count. Raises InputError for a window without a position inside the
-    image.
+    unless 0, replaces the count. Raises InputError for a window without a position inside.
     """
 
     name: ClassVar[str] = "avg_pool2d"

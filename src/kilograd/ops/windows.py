@@ -45,6 +45,17 @@ def window_count(
     return count
 
 
+def ceil_mode_extra(size: int, kernel: int, stride: int, padding: Pair, dilation: int = 1) -> int:
+    """How far ceil_mode lets windows reach beyond the padding along one axis, in PyTorch and ONNX:
+    one more window where positions are left over, unless it would start behind the image.
+    """
+    extent = (kernel - 1) * dilation + 1
+    last = -(-(size + sum(padding) - extent) // stride)
+    if last * stride >= size + padding[0]:
+        last -= 1
+    return max(0, last * stride + extent - size - sum(padding))
+
+
 def check_taps(name: str, taps: int) -> None:
     """Raise InputError where a u8 index cannot count the taps of a window."""
     if taps > MAX_INDEXED_TAPS:

@@ -8,13 +8,20 @@
 #include "kilograd/base.h"
 #include "kilograd/shape.h"
 
-/* Channels that a block keeps in registers. The bits do not depend on it. */
-#if defined(__arm__) || defined(__riscv)
-#define KG_MAX_LANES 4
+/* Channels that a block keeps in registers, and the way to a maximum (KG_SCALAR asks for that of a core without vector
+ * unit). The bits do not depend on it. */
+#if defined(__arm__) || defined(__riscv) || defined(KG_SCALAR)
 #define KG_SUM_LANES 8
 #else
-#define KG_MAX_LANES 16
 #define KG_SUM_LANES 16
+#define KG_MAX_LANES 16
+#endif
+
+/* Before a loop over pixels: vectorise over the channels inside instead, which are contiguous. */
+#if defined(__clang__)
+#define KG_PIXELS _Pragma("clang loop vectorize(disable)")
+#else
+#define KG_PIXELS
 #endif
 
 /* The first tap, of taps `dilation` apart from `start` on, that is not before 0. */
@@ -43,6 +50,8 @@ KG_INLINE int32_t kg_stop_window(int32_t p, int32_t stride, int32_t before, int3
 KG_INLINE int32_t kg_adaptive_start(int32_t i, int32_t size, int32_t n) { return i * size / n; }
 KG_INLINE int32_t kg_adaptive_stop(int32_t i, int32_t size, int32_t n) { return ((i + 1) * size + n - 1) / n; }
 
+#if defined(KG_MAX_LANES)
+/* Side by side, without branches. */
 KG_INLINE void kg_max_lanes_f32(float *restrict y, uint8_t *restrict index, const float *restrict x, int32_t rows,
                                 int32_t columns, int32_t row_step, int32_t column_step, int32_t tap, int32_t KW,
                                 bool indexed, int32_t lanes) {
@@ -57,7 +66,7 @@ KG_INLINE void kg_max_lanes_f32(float *restrict y, uint8_t *restrict index, cons
     for (int32_t k = 0; k < columns; ++k, from += column_step) {
       for (int32_t j = 0; j < lanes; ++j) {
         const float v = from[j];
-        const bool take = (v > best[j]) | (v != v);
+        const bool take = (v > best[j]) | ((v != v) & (best[j] == best[j]));
         best[j] = take ? v : best[j];
         at[j] = take ? tap + k : at[j];
       }
@@ -88,6 +97,33 @@ KG_INLINE void kg_max_channels_f32(float *restrict y, uint8_t *restrict index, c
                      1);
   }
 }
+#else
+/* Channel by channel on a scalar core: one comparison for a tap that is no new maximum. */
+KG_INLINE void kg_max_channels_f32(float *restrict y, uint8_t *restrict index, const float *restrict x, int32_t rows,
+                                   int32_t columns, int32_t row_step, int32_t column_step, int32_t tap, int32_t KW,
+                                   bool indexed, int32_t C) {
+  for (int32_t c = 0; c < C; ++c, ++x) {
+    const float *row = x, *from = x + column_step;
+    float best = x[0];
+    int32_t at = tap, number = tap, k = 1;
+    for (int32_t r = 0; r < rows; ++r, row += row_step, from = row, number += KW, k = 0) {
+      for (; k < columns; ++k, from += column_step) {
+        const float v = *from;
+        if (__builtin_expect(!(v <= best), 0)) {
+          if (best == best) { /* not NaN yet */
+            best = v;
+            at = number + k;
+          }
+        }
+      }
+    }
+    y[c] = best;
+    if (indexed) {
+      index[c] = (uint8_t)at;
+    }
+  }
+}
+#endif
 
 /* y[c] = the maximum over taps [rows][columns] of x, row_step and column_step floats apart; index[c] (unless NULL) =
  * its number, the first tap being number `tap` and rows KW apart. -infinity is number `tap`. */
@@ -144,6 +180,7 @@ static inline void kg_max_pool2d_f32(float *restrict y, uint8_t *restrict index,
   for (int32_t oh = 0; oh < OH; ++oh) {
     const int32_t h = oh * stride_h - top;
     const int32_t kh = kg_first_tap(h, dilation_h), rows = kg_stop_tap(h, KH, dilation_h, H) - kh;
+    KG_PIXELS
     for (int32_t ow = 0; ow < OW; ++ow, y += C) {
       const int32_t w = ow * stride_w - left;
       const int32_t kw = kg_first_tap(w, dilation_w), columns = kg_stop_tap(w, KW, dilation_w, W) - kw;
@@ -174,6 +211,7 @@ static inline void kg_max_pool2d_grad_f32(float *restrict d_x, const float *rest
   const int32_t reciprocal = (65535 + KW) / KW;
   kg_zero(d_x, H * W * C * (int32_t)sizeof(float));
   for (int32_t oh = 0; oh < OH; ++oh) {
+    KG_PIXELS
     for (int32_t ow = 0; ow < OW; ++ow, d_y += C, index += C) {
       const int32_t origin = ((oh * stride_h - top) * W + ow * stride_w - left) * C;
       kg_max_window_grad_f32(d_x, d_y, index, origin, dilation_h * W * C, dilation_w * C, KW, reciprocal, C);
@@ -187,6 +225,7 @@ static inline void kg_adaptive_max_pool2d_f32(float *restrict y, uint8_t *restri
                                               int32_t H, int32_t W, int32_t C, int32_t OH, int32_t OW, int32_t KW) {
   for (int32_t oh = 0; oh < OH; ++oh) {
     const int32_t h = kg_adaptive_start(oh, H, OH), rows = kg_adaptive_stop(oh, H, OH) - h;
+    KG_PIXELS
     for (int32_t ow = 0; ow < OW; ++ow, y += C) {
       const int32_t w = kg_adaptive_start(ow, W, OW), columns = kg_adaptive_stop(ow, W, OW) - w;
       kg_max_window_f32(y, index, x + (h * W + w) * C, rows, columns, W * C, C, 0, KW, C);
@@ -202,6 +241,7 @@ static inline void kg_adaptive_max_pool2d_grad_f32(float *restrict d_x, const fl
   const int32_t reciprocal = (65535 + KW) / KW;
   kg_zero(d_x, H * W * C * (int32_t)sizeof(float));
   for (int32_t oh = 0; oh < OH; ++oh) {
+    KG_PIXELS
     for (int32_t ow = 0; ow < OW; ++ow, d_y += C, index += C) {
       const int32_t origin = (kg_adaptive_start(oh, H, OH) * W + kg_adaptive_start(ow, W, OW)) * C;
       kg_max_window_grad_f32(d_x, d_y, index, origin, W * C, C, KW, reciprocal, C);
@@ -226,6 +266,7 @@ static inline void kg_avg_pool2d_f32(float *restrict y, const float *restrict x,
   for (int32_t oh = 0; oh < OH; ++oh) {
     const int32_t start_h = oh * stride_h - top, h = kg_max_i32(start_h, 0);
     const int32_t rows = kg_min_i32(start_h + KH, H) - h, height = kg_counted_taps(start_h, KH, H, bottom, counted);
+    KG_PIXELS
     for (int32_t ow = 0; ow < OW; ++ow, y += C) {
       const int32_t start_w = ow * stride_w - left, w = kg_max_i32(start_w, 0);
       const int32_t columns = kg_min_i32(start_w + KW, W) - w;
@@ -256,6 +297,7 @@ static inline void kg_avg_pool2d_grad_f32(float *restrict d_x, const float *rest
                                           bool counted, int32_t divisor) {
   for (int32_t h = 0; h < H; ++h) {
     const int32_t oh0 = kg_first_window(h, KH, stride_h, top), oh1 = kg_stop_window(h, stride_h, top, OH);
+    KG_PIXELS
     for (int32_t w = 0; w < W; ++w, d_x += C) {
       const int32_t ow0 = kg_first_window(w, KW, stride_w, left), ow1 = kg_stop_window(w, stride_w, left, OW);
       if (oh0 >= oh1 || ow0 >= ow1) {
@@ -278,6 +320,7 @@ static inline void kg_adaptive_avg_pool2d_f32(float *restrict y, const float *re
                                               int32_t C, int32_t OH, int32_t OW) {
   for (int32_t oh = 0; oh < OH; ++oh) {
     const int32_t h = kg_adaptive_start(oh, H, OH), rows = kg_adaptive_stop(oh, H, OH) - h;
+    KG_PIXELS
     for (int32_t ow = 0; ow < OW; ++ow, y += C) {
       const int32_t w = kg_adaptive_start(ow, W, OW), columns = kg_adaptive_stop(ow, W, OW) - w;
       kg_sum_window_f32(y, x + (h * W + w) * C, rows, columns, W * C, C, 1.0f / (float)(rows * columns), C);
@@ -292,6 +335,7 @@ static inline void kg_adaptive_avg_pool2d_grad_f32(float *restrict d_x, const fl
                                                    int32_t C, int32_t OH, int32_t OW) {
   for (int32_t h = 0; h < H; ++h) {
     const int32_t oh0 = kg_adaptive_start(h, OH, H), oh1 = kg_adaptive_stop(h, OH, H);
+    KG_PIXELS
     for (int32_t w = 0; w < W; ++w, d_x += C) {
       const int32_t ow0 = kg_adaptive_start(w, OW, W), ow1 = kg_adaptive_stop(w, OW, W);
       for (int32_t oh = oh0; oh < oh1; ++oh) {

@@ -70,6 +70,7 @@ static inline void kg_upsample_nearest_grad_f32(float *restrict d_x, const float
                                                 int32_t C, int32_t factor_h, int32_t factor_w) {
   const int32_t row = W * factor_w * C;
   for (int32_t h = 0; h < H; ++h) {
+    KG_PIXELS
     for (int32_t w = 0; w < W; ++w, d_x += C) {
       const float *from = d_y + h * factor_h * row + w * factor_w * C;
       kg_sum_window_f32(d_x, from, factor_h, factor_w, row, C, 1.0f, C);
