@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from kilograd.errors import InputError
@@ -31,9 +33,8 @@ def load(model: Any, example_input: Any = None) -> Imported:
         return _load_file(Path(model), example_input)
     kind = type(model)
     if any(base.__module__.split(".")[0] == "torch" for base in kind.__mro__):
-        from kilograd.frontend import torch_export
-
-        return torch_export.load(model, example_input)
+        result: Imported = _torch_export().load(model, example_input)
+        return result
     if any(base.__module__.split(".")[0] == "onnx" for base in kind.__mro__):
         raise InputError("an ONNX model is taken as a file: onnx.save(model, 'model.onnx')")
     raise InputError(f"the model is a {kind.__module__}.{kind.__qualname__}; pass {_ACCEPTED}")
@@ -46,9 +47,30 @@ def _load_file(path: Path, example_input: Any) -> Imported:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     if suffix == ".onnx":
-        from kilograd.frontend import onnx
+        result: Imported = _onnx().load(path, example_input)
+        return result
+    result = _torch_export().load_file(path, example_input)
+    return result
 
-        return onnx.load(path, example_input)
+
+def _torch_export() -> ModuleType:
+    _require("torch", "pip install torch==2.13.0 (or pip install 'kilograd[torch]')")
     from kilograd.frontend import torch_export
 
-    return torch_export.load_file(path, example_input)
+    return torch_export
+
+
+def _onnx() -> ModuleType:
+    _require("onnx", "pip install 'kilograd[onnx]'")
+    from kilograd.frontend import onnx
+
+    return onnx
+
+
+def _require(package: str, command: str) -> None:
+    try:
+        import_module(package)
+    except ImportError:
+        raise InputError(
+            f"this model needs the package {package}, which is not installed: {command}"
+        ) from None

@@ -8,53 +8,51 @@ program that was decomposed before arrives in core ATen operators, which have ro
 
 from __future__ import annotations
 
-import inspect
 import re
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
 
 from kilograd.errors import CompilerBug, InputError, UnsupportedError, UserError
 from kilograd.frontend.imported import Imported
 from kilograd.frontend.lowering import Lowering, Problem, Problems, Weight, identifier
-from kilograd.ir import Location, TensorType, Value, eliminate_dead, verify
-
-try:
-    import torch
-    from torch.export import ExportedProgram
-    from torch.export.graph_signature import InputKind, OutputKind
-except ImportError as error:
-    raise InputError(
-        "this model needs PyTorch, which is not installed: pip install torch==2.13.0 "
-        "(or pip install 'kilograd[torch]')"
-    ) from error
-
+from kilograd.frontend.torch_program import (
+    example_tensor,
+    export,
+    first_line,
+    specialise,
+    user_frame,
+)
 from kilograd.frontend.torch_table import IGNORED, LAYOUT, TABLE, Arguments
+from kilograd.ir import Location, TensorType, Value, eliminate_dead, verify
 
 _UNUSABLE = object()
 """Stands for a tensor that a problem keeps from being computed."""
 
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
 
 def load(model: Any, example_input: Any) -> Imported:
     """Import a torch.nn.Module or an ExportedProgram; see `frontend.load`."""
-    example = None if example_input is None else _example(example_input)
+    example = None if example_input is None else example_tensor(example_input)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("the model is a scripted module; pass the torch.nn.Module it was made of")
     if isinstance(model, torch.nn.Module):
         if example is None:
             raise InputError(
                 "a torch.nn.Module needs an example input (one sample, batch 1), which fixes its "
                 "shapes"
             )
-        return _import(_export(model, example), identifier(type(model).__name__.lower()), example)
+        return _import(export(model, example), identifier(type(model).__name__.lower()), example)
     if isinstance(model, ExportedProgram):
         return _import(model, "network", example)
     raise InputError(
         f"the model is a {type(model).__qualname__}; pass a torch.nn.Module or a "
-        "torch.export.ExportedProgram (a scripted or compiled module: pass the original one)"
+        "torch.export.ExportedProgram"
     )
 
 
@@ -64,126 +62,14 @@ def load_file(path: Path, example_input: Any) -> Imported:
         program = torch.export.load(path)
     except Exception as error:
         raise InputError(
-            f"{path}: not a program that torch.export.save wrote ({_first_line(error)})"
+            f"{path}: not a program that torch.export.save wrote ({first_line(error)})"
         ) from None
-    example = None if example_input is None else _example(example_input)
+    example = None if example_input is None else example_tensor(example_input)
     return _import(program, identifier(path.stem.lower()), example)
 
 
-def _example(example_input: Any) -> torch.Tensor:
-    if isinstance(example_input, tuple | list) and any(
-        hasattr(item, "shape") for item in example_input
-    ):
-        if len(example_input) != 1:
-            raise UnsupportedError(
-                f"the example input is {len(example_input)} tensors; this version compiles "
-                "networks with one input tensor and one output tensor"
-            )
-        (example_input,) = example_input
-    if isinstance(example_input, torch.Tensor):
-        tensor = example_input.detach().cpu()
-    else:
-        try:
-            tensor = torch.from_numpy(np.array(example_input))
-        except TypeError:
-            raise InputError(
-                f"the example input is a {type(example_input).__name__}; pass an array or a tensor"
-            ) from None
-    if not tensor.dtype.is_floating_point:
-        raise InputError(
-            f"the example input holds {tensor.dtype}; this version takes float32 (x.float())"
-        )
-    if tensor.ndim < 2 or tensor.shape[0] != 1:
-        raise InputError(
-            f"the example input has shape {list(tensor.shape)}; pass one sample with its leading "
-            "batch dimension of 1, as in x[:1]"
-        )
-    return tensor.to(torch.float32).contiguous()
-
-
-def _export(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
-    """Export in evaluation mode; the model keeps its modes."""
-    _check_arity(model)
-    for name, tensor in model.named_parameters():
-        if tensor.dtype is not torch.float32:
-            raise InputError(
-                f"the parameter {name} holds {tensor.dtype}; this version takes float32 "
-                "(model.float())"
-            )
-        if tensor.device.type != "cpu":
-            raise InputError(f"the parameter {name} is on {tensor.device}; use model.cpu()")
-    with _evaluating(model):
-        try:
-            with torch.no_grad():
-                model(example)
-        except Exception as error:
-            raise InputError(
-                f"the model fails on an input of shape {list(example.shape)}"
-                f"{_where(error.__traceback__)}: {_first_line(error)}"
-            ) from None
-        try:
-            return torch.export.export(model, (example,))
-        except Exception as error:
-            raise UnsupportedError(
-                "torch.export cannot turn the model into a graph of fixed shape"
-                f"{_where(error.__traceback__)}: {_first_line(error)}\n"
-                "Control flow and shapes may depend on the shape of the input, not on its values."
-            ) from None
-
-
-def _check_arity(model: torch.nn.Module) -> None:
-    parameters = inspect.signature(model.forward).parameters.values()
-    needed = [
-        p.name
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    if len(needed) > 1:
-        raise UnsupportedError(
-            f"forward takes {len(needed)} inputs ({', '.join(needed)}); this version compiles "
-            "networks with one input tensor and one output tensor"
-        )
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _where(trace: TracebackType | None) -> str:
-    """` at model.py:41` for the last frame in the user's code, if there is one."""
-    frames = [
-        (frame.filename, frame.lineno or 0)
-        for frame in traceback.extract_tb(trace)
-        if not frame.filename.startswith(str(Path(__file__).parent))
-    ]
-    source = _user_frame(frames)
-    return f" at {source}" if source else ""
-
-
-_TORCH = re.compile(r"[/\\](site|dist)-packages[/\\](torch|functorch)[/\\]")
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-
-
-def _user_frame(frames: Sequence[tuple[str, int]]) -> str:
-    root = str(Path(torch.__file__).parent)
-    for filename, line in reversed(frames):
-        if filename.startswith("<") or filename.startswith(root) or _TORCH.search(filename):
-            continue
-        base = re.split(r"[/\\]", filename)[-1]
-        return f"{base}:{line}"
-    return ""
+def _import(program: ExportedProgram, name: str, example: torch.Tensor | None) -> Imported:
+    return _Walk(specialise(program, example)).run(name)
 
 
 def _location(node: torch.fx.Node) -> Location:
@@ -194,59 +80,18 @@ def _location(node: torch.fx.Node) -> Location:
         layer = re.sub(r"^(L\['self'\]|L__self__|self)\.?", "", path)
         layer = re.sub(r"@\d+$", "", layer)
     trace = node.meta.get("stack_trace") or ""
-    source = _user_frame([(name, int(line)) for name, line in _FRAME.findall(trace)])
+    source = user_frame([(name, int(line)) for name, line in _FRAME.findall(trace)])
     return Location(layer, source)
 
 
-def _import(program: ExportedProgram, name: str, example: torch.Tensor | None) -> Imported:
-    shape = _input_shape(program)
-    if (
-        example is not None
-        and any(a is not None and a != b for a, b in zip(shape, example.shape, strict=False))
-    ) or (example is not None and len(shape) != example.ndim):
-        text = ["?" if size is None else size for size in shape]
-        raise InputError(
-            f"the example input has shape {list(example.shape)}, the program was exported for "
-            f"[{', '.join(map(str, text))}]"
-        )
-    if None in shape:
-        if example is None:
-            raise InputError(
-                "the program was exported with dynamic shapes; pass an example input, which fixes "
-                "them"
-            )
-        program = torch.export.export(program.module(), (example,))
-        shape = tuple(example.shape)
-    if shape[0] != 1:
-        raise InputError(
-            f"the program was exported for an input of shape {list(shape)}; export it for one "
-            "sample, with a leading batch dimension of 1"
-        )
-    return _Walk(program.run_decompositions({})).run(name)
-
-
-def _input_shape(program: ExportedProgram) -> tuple[int | None, ...]:
-    """The shape of the only user input; None for what is dynamic."""
-    signature = program.graph_signature
-    names = {
-        spec.arg.name
-        for spec in signature.input_specs
-        if spec.kind is InputKind.USER_INPUT and hasattr(spec.arg, "name")
-    }
-    users = [
-        node
-        for node in program.graph.nodes
-        if node.op == "placeholder"
-        and node.name in names
-        and isinstance(node.meta.get("val"), torch.Tensor)
-    ]
-    if len(users) != 1:
-        found = ", ".join(node.name for node in users)
-        raise UnsupportedError(
-            f"the model takes {len(users)} input tensors ({found}); this version compiles networks "
-            "with one input tensor and one output tensor"
-        )
-    return tuple(size if isinstance(size, int) else None for size in users[0].meta["val"].shape)
+def _reason(node: torch.fx.Node) -> str:
+    """Why a node without a row cannot be compiled."""
+    fake = node.meta.get("val")
+    if isinstance(fake, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return "a number computed from the input steers the program"
+    if isinstance(fake, torch.Tensor) and not all(isinstance(size, int) for size in fake.shape):
+        return "the shape of its result depends on the values of the input"
+    return "kilograd has no such operator"
 
 
 class _Walk:
@@ -349,6 +194,8 @@ class _Walk:
         if getattr(node.target, "__name__", "") == "getitem":
             source = inputs[0]
             return source if source is _UNUSABLE else source[node.args[1]]
+        if not isinstance(node.target, torch._ops.OpOverload | torch._ops.HigherOrderOperator):
+            return _UNUSABLE  # Arithmetic on shapes that depend on the input's values.
         location = _location(node)
         packet = ".".join(name.split(".")[:2])
         if packet in IGNORED:
@@ -358,7 +205,7 @@ class _Walk:
         if constant and packet not in LAYOUT:
             return self._compute(node)
         if packet not in TABLE:
-            self.problems.add(Problem(name, location))
+            self.problems.add(Problem(name, location, _reason(node)))
             return _UNUSABLE
         if len(known) < len(inputs):
             return _UNUSABLE
@@ -371,7 +218,7 @@ class _Walk:
         return self._checked(node, result, location)
 
     def _checked(self, node: torch.fx.Node, result: Any, location: Location) -> Any:
-        fakes = node.meta.get("val")
+        fakes: Any = node.meta.get("val")
         pairs = zip(result, fakes, strict=False) if isinstance(result, tuple) else [(result, fakes)]
         for value, fake in pairs:
             if not isinstance(value, Value):
@@ -382,7 +229,8 @@ class _Walk:
                 return _UNUSABLE
             if value.type.shape != tuple(fake.shape):
                 raise CompilerBug(
-                    f"{node.target} in {location} gives {list(fake.shape)}, imported as {value.type}"
+                    f"{node.target} in {location} gives {list(fake.shape)}, "
+                    f"imported as {value.type}"
                 )
         return result
 

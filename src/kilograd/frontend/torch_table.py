@@ -161,10 +161,6 @@ def _power(low: Lowering, a: Arguments) -> Value:
     return lo.power(low, a.x, float(a["exponent"]))
 
 
-def _rsqrt(low: Lowering, a: Arguments) -> Value:
-    return lo.binary(low, "div", 1.0, lo.unary(low, "sqrt", a.x))
-
-
 def _max_pool(low: Lowering, a: Arguments) -> Value:
     return lo.max_pool(
         low, a.x, a["kernel_size"], a["stride"] or a["kernel_size"], _pairs(a["padding"]),
@@ -173,11 +169,9 @@ def _max_pool(low: Lowering, a: Arguments) -> Value:
 
 
 def _avg_pool(low: Lowering, a: Arguments) -> Value:
-    if a["divisor_override"] is not None:
-        raise UnsupportedError("an average pool with divisor_override")
     return lo.avg_pool(
         low, a.x, a["kernel_size"], a["stride"] or a["kernel_size"], _pairs(a["padding"]),
-        a["ceil_mode"], a["count_include_pad"],
+        a["ceil_mode"], a["count_include_pad"], a["divisor_override"] or 0,
     )  # fmt: skip
 
 
@@ -295,15 +289,12 @@ def _pad(low: Lowering, a: Arguments) -> Value:
 
 
 def _upsample(low: Lowering, a: Arguments) -> Value:
-    sizes, output = a.x.type.shape[2:], tuple(a.result.shape[2:])
+    output = tuple(a.result.shape[2:])
     factors = a["scale_factors"] or [a["scales"], a["scales_h"], a["scales_w"]]
-    given = [factor for factor in factors if factor] or [None] * len(sizes)
+    given = [factor for factor in factors if factor] or [None] * len(output)
 
-    def source(axis: int, i: int) -> int:
-        factor = given[axis] or output[axis] / sizes[axis]
-        return min(math.floor(i / factor), sizes[axis] - 1)
-
-    return lo.upsample_nearest(low, a.x, output, source)
+    scales = [0.0 if factor is None else 1.0 / factor for factor in given]
+    return lo.upsample_nearest(low, a.x, output, scales)
 
 
 TABLE: dict[str, Row] = {
@@ -313,6 +304,7 @@ TABLE: dict[str, Row] = {
     "aten._softmax": _softmax,
     "aten._to_copy": _identity,
     "aten._unsafe_view": _reshape,
+    "aten.abs": _unary("abs"),
     "aten.adaptive_avg_pool1d": _adaptive("avg"),
     "aten.adaptive_avg_pool2d": _adaptive("avg"),
     "aten.adaptive_max_pool1d": _first_of(_adaptive("max")),
@@ -375,10 +367,11 @@ TABLE: dict[str, Row] = {
     "aten.pad": _pad,
     "aten.permute": lambda low, a: lo.permute(low, a.x, a["dims"]),
     "aten.pow": _power,
+    "aten.reciprocal": _unary("reciprocal"),
     "aten.relu": _unary("relu"),
     "aten.relu6": lambda low, a: lo.clamp(low, a.x, 0.0, 6.0),
     "aten.reshape": _reshape,
-    "aten.rsqrt": _rsqrt,
+    "aten.rsqrt": _unary("rsqrt"),
     "aten.rsub": _rsub,
     "aten.scaled_dot_product_attention": _attention,
     "aten.select": _select,

@@ -14,6 +14,7 @@ from kilograd.ops.binary import Add, Div, Mul, Sub
 from kilograd.ops.reduce import Reduce
 from kilograd.ops.softmax import LogSoftmax, Softmax
 from kilograd.ops.unary import (
+    Abs,
     Clamp,
     Elu,
     Erf,
@@ -25,7 +26,9 @@ from kilograd.ops.unary import (
     Log,
     Neg,
     Power,
+    Reciprocal,
     Relu,
+    Rsqrt,
     Sigmoid,
     Silu,
     Sqrt,
@@ -33,13 +36,16 @@ from kilograd.ops.unary import (
 )
 
 _UNARY: dict[str, Callable[[], Operator]] = {
+    "abs": Abs,
     "erf": Erf,
     "exp": Exp,
     "hardsigmoid": HardSigmoid,
     "hardswish": HardSwish,
     "log": Log,
     "neg": Neg,
+    "reciprocal": Reciprocal,
     "relu": Relu,
+    "rsqrt": Rsqrt,
     "sigmoid": Sigmoid,
     "silu": Silu,
     "sqrt": Sqrt,
@@ -110,8 +116,9 @@ def _broadcastable(low: Lowering, x: Operand | float, rank: int) -> Value:
         raise UnsupportedError(
             f"it broadcasts a constant of shape {list(weight.shape)} over the batch dimension"
         )
-    missing = rank - len(weight.shape)
-    return low.constant(weight.reshape(*(1,) * missing, *weight.shape), "scalar")
+    if len(weight.shape) == rank:
+        weight = weight.reshape(*weight.shape[1:])
+    return low.constant(weight, "scalar")
 
 
 def softmax(low: Lowering, x: Value, axis: int) -> Value:

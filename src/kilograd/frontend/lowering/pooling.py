@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from kilograd.errors import UnsupportedError
+import numpy as np
+
+from kilograd.errors import InputError, UnsupportedError
 from kilograd.frontend.lowering.context import Lowering
-from kilograd.frontend.lowering.shapes import pad as pad_axes
 from kilograd.ir import Value
 from kilograd.ops.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from kilograd.ops.reduce import Reduce
-from kilograd.ops.resize import UpsampleNearest2d
+from kilograd.ops.resize import UpsampleNearest2d, nearest_sources
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -74,8 +76,16 @@ def max_pool(
     y = low.channels_last(x)
     if ceil:
         pads = ceil_padding(y.type.shape[1:3], pair, steps, pads, spread)
-    result, _ = low.builder.add_multi(MaxPool2d(pair, steps, pads, spread), y)
+    result = _with_index(low, MaxPool2d(pair, steps, pads, spread), y)
     return low.channels_first(result, rank)
+
+
+def _with_index(low: Lowering, op: MaxPool2d | AdaptiveMaxPool2d, y: Value) -> Value:
+    """The maxima; their index, which only training reads, is left out for windows too large."""
+    try:
+        return low.builder.add_multi(op, y)[0]
+    except InputError:
+        return low.builder.add_multi(replace(op, index=False), y)[0]
 
 
 def avg_pool(
@@ -86,24 +96,21 @@ def avg_pool(
     padding: Sequence[Pair],
     ceil: bool,
     include_pad: bool,
+    divisor: int = 0,
 ) -> Value:
-    """Mean of each window, over the whole window with `include_pad`, else over the input in it."""
+    """Mean of each window, over the whole window with `include_pad`, else over the input in it;
+    `divisor`, unless 0, replaces the count.
+    """
     rank = x.type.rank
     pair, steps = spatial(kernel, rank, 1), spatial(stride, rank, 1)
     pads = spatial_padding(padding, rank)
     y = low.channels_last(x)
+    extra = (0, 0)
     if ceil:
         grown = ceil_padding(y.type.shape[1:3], pair, steps, pads, (1, 1))
-        if grown != pads and include_pad:
-            # What rounding up adds is never counted, the padding asked for is: make that input.
-            y = pad_axes(low, y, ((0, 0), *pads, (0, 0)))
-            extra = [(0, new[1] - old[1]) for new, old in zip(grown, pads, strict=True)]
-            grown, include_pad = (extra[0], extra[1]), False
-        pads = grown
-    if not any(map(any, pads)):
-        include_pad = True
-    result = low.builder.add(AvgPool2d(pair, steps, pads, include_pad), y)
-    return low.channels_first(result, rank)
+        extra = (grown[0][1] - pads[0][1], grown[1][1] - pads[1][1])
+    op = AvgPool2d(pair, steps, pads, include_pad, extra, divisor)
+    return low.channels_first(low.builder.add(op, y), rank)
 
 
 def adaptive_pool(low: Lowering, x: Value, output: Sequence[int | None], kind: str) -> Value:
@@ -123,8 +130,7 @@ def adaptive_pool(low: Lowering, x: Value, output: Sequence[int | None], kind: s
         return low.channels_first(low.builder.add(Reduce((1, 2), mean=True, keep=True), y), rank)
     if kind == "avg":
         return low.channels_first(low.builder.add(AdaptiveAvgPool2d(pair), y), rank)
-    result = low.builder.add_multi(AdaptiveMaxPool2d(pair), y)[0]
-    return low.channels_first(result, rank)
+    return low.channels_first(_with_index(low, AdaptiveMaxPool2d(pair), y), rank)
 
 
 def global_max(low: Lowering, x: Value, axes: Sequence[int], keep: bool) -> Value:
@@ -140,22 +146,36 @@ def global_max(low: Lowering, x: Value, axes: Sequence[int], keep: bool) -> Valu
 
 
 def upsample_nearest(
-    low: Lowering, x: Value, output: Sequence[int], source: Callable[[int, int], int]
+    low: Lowering,
+    x: Value,
+    output: Sequence[int],
+    scales: Sequence[float] | None = None,
+    source: Callable[[int, int], int] | None = None,
 ) -> Value:
     """Nearest-neighbour resizing to the spatial sizes `output`.
 
-    `source(axis, i)` is the input index that the framework reads for output index i of a spatial
-    axis; raises UnsupportedError unless it is floor(i * size / output).
+    `scales` are input pixels an output pixel where they are not size / output. `source(axis, i)` is
+    the input index that the framework reads for output index i of a spatial axis, where that may
+    be another one than the operator's; raises UnsupportedError if it is.
     """
     rank = x.type.rank
+    if rank not in (3, 4) or len(output) != rank - 2:
+        raise UnsupportedError(f"it resizes {x.type}; one or two spatial dimensions are supported")
+    steps = [0.0] * (rank - 2)
     for axis, (size, wanted) in enumerate(zip(x.type.shape[2:], output, strict=True)):
-        if any(source(axis, i) != i * size // wanted for i in range(wanted)):
+        plain = nearest_sources(size, wanted, 0.0)
+        given = 0.0 if scales is None else scales[axis]
+        if not np.array_equal(plain, nearest_sources(size, wanted, given)):
+            steps[axis] = given
+        reads = nearest_sources(size, wanted, steps[axis])
+        if source is not None and any(source(axis, i) != reads[i] for i in range(wanted)):
             raise UnsupportedError(
-                f"nearest-neighbour resizing from {size} to {wanted} pixels with this scale or "
-                "rounding reads other pixels than floor(i * size / output); use a whole factor"
+                f"nearest-neighbour resizing from {size} to {wanted} pixels with this coordinate "
+                "mode reads other pixels than floor(i * size / output); use a whole factor"
             )
     pair = spatial(output, rank, 1)
     y = low.channels_last(x)
     if pair == y.type.shape[1:3]:
         return x
-    return low.channels_first(low.builder.add(UpsampleNearest2d(pair), y), rank)
+    op = UpsampleNearest2d(pair, (steps[0], steps[1]) if rank == 4 else (0.0, steps[0]))
+    return low.channels_first(low.builder.add(op, y), rank)

@@ -107,11 +107,11 @@ def slice_axis(
     begin, end, step = slice(start, stop, step).indices(x.type.shape[axis])
     if (begin, end, step) == (0, x.type.shape[axis], 1):
         return x
-    if step != 1:
-        raise UnsupportedError(f"it slices with a step of {step}; only a step of 1 is supported")
+    if step < 1:
+        raise UnsupportedError(f"it slices with a step of {step}; only steps forward are supported")
     if begin >= end:
         raise UnsupportedError(f"the slice [{begin}, {end}) of axis {axis} of {x.type} is empty")
-    return low.builder.add(Slice(axis_of(axis, rank), begin, end), x)
+    return low.builder.add(Slice(axis_of(axis, rank), begin, end, step), x)
 
 
 def select(low: Lowering, x: Value, axis: int, index: int) -> Value:
