@@ -65,6 +65,7 @@ def emit(
     }
     state_bytes = sum(-(-value.type.bytes // 4) * 4 for value in state)
     target = _input(train.graph, "target")
+    headers = sorted({*writer.headers, "base.h", "checkpoint.h", "shape.h"})
     context = {
         "name": name,
         "upper": name.upper(),
@@ -84,7 +85,7 @@ def emit(
             for v, data in state.items()
             if data.array.any()
         ],
-        "headers": sorted({*writer.headers, "base.h", "checkpoint.h", "shape.h"}),
+        "headers": headers,
     }
     checkpoint_id = _checkpoint_id(train)
     context["checkpoint_id"] = f"0x{checkpoint_id:08x}u"
@@ -96,7 +97,7 @@ def emit(
         "Makefile": _TEMPLATES.get_template("Makefile.j2").render(context),
         "CMakeLists.txt": _TEMPLATES.get_template("CMakeLists.txt.j2").render(context),
     }
-    for header in _closure(context["headers"]):
+    for header in _closure(headers):
         files[f"kilograd/{header}"] = (RUNTIME / header).read_text()
     return Sources(name, files, checkpoint_id, state_bytes, target is not None)
 

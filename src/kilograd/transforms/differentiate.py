@@ -8,6 +8,7 @@ tensor.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def _with_parts(node: Node, parts: dict[Value, tuple[Value, Value]]) -> Node:
     inputs: list[Value] = []
     for value in node.inputs:
         inputs.extend(parts.get(value, (value,)))
-    op: Operator = replace(node.op, parts=2)  # type: ignore[call-arg]
+    op: Operator = replace(cast(Any, node.op), parts=2)
     return replace(node, op=op, inputs=tuple(inputs))
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from kilograd.ir import Graph, Node, Operator
+from kilograd.ops.binary import Add
+from kilograd.ops.conv import Conv2d
+from kilograd.ops.depthwise import DepthwiseConv2d
+from kilograd.ops.linear import Linear
 from kilograd.ops.unary import Clamp, Relu
+
+_FUSIBLE = (Add, Conv2d, DepthwiseConv2d, Linear)
+"""Operators with the fields `low` and `high`."""
 
 
 def fuse(graph: Graph) -> Graph:
@@ -28,9 +36,10 @@ def fuse(graph: Graph) -> Graph:
         producer = producers.get(source)
         if producer is None or len(readers[source]) != 1 or source in results:
             continue
-        if getattr(producer.op, "low", None) != -math.inf or producer.op.high != math.inf:  # type: ignore[attr-defined]
+        op: Any = producer.op
+        if not isinstance(op, _FUSIBLE) or (op.low, op.high) != (-math.inf, math.inf):
             continue
-        op = replace(producer.op, low=bounds[0], high=bounds[1])  # type: ignore[call-arg]
+        op = replace(op, low=bounds[0], high=bounds[1])
         fused[id(producer)] = replace(producer, op=op, outputs=node.outputs)
         gone.add(id(node))
     nodes = tuple(fused.get(id(node), node) for node in graph.nodes if id(node) not in gone)
