@@ -124,7 +124,8 @@ def main() -> None:
     wanted = sys.argv[1:]
     table = Table(
         "network", "step ms", "PyTorch ms", "faster", "SRAM KB", "PyTorch KB", "smaller", "M MACs",
-        "M instr.", "instr./MAC", "flash KB", "compile s", title="one training step, batch 1, all trained",
+        "M instr.", "instr./MAC", "flash KB", "compile s", title="one training step, batch "
+        "1, all trained",
     )  # fmt: skip
     for network in NETWORKS:
         if wanted and network.name not in wanted:

@@ -61,7 +61,7 @@ def test_imports_point_one_way(path: Path):
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names if alias.name.startswith("kilograd")]
         for name in names:
-            target = (name.split(".") + ["__init__"])[1]
+            target = [*name.split("."), "__init__"][1]
             if target in ALLOWED:
                 assert target in allowed, f"{path.name} ({layer}) imports {name}"
 

@@ -139,15 +139,18 @@ class Program:
 
     def _too_large(self, memory: str, needed: int, available: int, scope: str) -> str:
         text = (
-            f"the program needs {needed:,} bytes of {memory} {scope}, {needed - available:,} more than "
+            f"the program needs {needed:,} bytes of {memory} {scope}, {needed - available:,} "
+            "more than "
             f"the {available:,} of {self.device.name}"
         )
         if memory == "SRAM":
             text += (
                 f" (arena {self.arena_bytes:,}, learned state {self.sources.state_bytes:,}).\n"
                 f"The peak of the arena is made by:\n{describe_peak(self.train)}\n"
-                "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a fraction of the "
-                "channels (kg.update.channels), kg.SGD(atomic=False), a smaller input, or a larger device."
+                "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a "
+                "fraction of the "
+                "channels (kg.update.channels), kg.SGD(atomic=False), a smaller input, or a "
+                "larger device."
             )
         else:
             text += ".\nWhat helps: a narrower network, or a device with more flash."

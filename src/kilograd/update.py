@@ -145,7 +145,8 @@ def normalise(spec: SpecLike) -> Spec:
     if isinstance(spec, Sequence) and not isinstance(spec, str):
         return Mixture(tuple(normalise(member) for member in spec))
     raise InputError(
-        f"update={spec!r} is not understood; use kg.update.all(), last(k), biases(k), a mapping from "
+        f"update={spec!r} is not understood; use kg.update.all(), last(k), biases(k), a "
+        "mapping from "
         "parameter patterns to choices, or a list of these"
     )
 
@@ -178,6 +179,7 @@ def _parse_one(text: str) -> Spec:
     except (ValueError, KeyError):
         pass
     raise InputError(
-        f"--update {text!r} is not understood; write all, last:2, biases, biases:20, or PATTERN=CHOICE with "
+        f"--update {text!r} is not understood; write all, last:2, biases, biases:20, or "
+        "PATTERN=CHOICE with "
         "the choices full, bias, none and channels:0.25"
     )

@@ -94,8 +94,10 @@ class EmulatedBackend:
         free = memory.sram_base + memory.sram_bytes - stack_bytes - start
         if size_bytes > free:
             raise InputError(
-                f"a checkpoint of {size_bytes} bytes does not fit the {max(free, 0)} bytes of SRAM that the "
-                f"program leaves free on {self._device.name}; firmware would write it to flash in pieces. "
+                f"a checkpoint of {size_bytes} bytes does not fit the {max(free, 0)} bytes of "
+                "SRAM that the "
+                f"program leaves free on {self._device.name}; firmware would write it to "
+                "flash in pieces. "
                 "Use state_dict() to take the weights out of the emulator."
             )
         return start

@@ -225,7 +225,8 @@ class Session:
         unknown = sorted(set(parameters) - origins)
         if unknown:
             raise InputError(
-                f"not trained in this program: {', '.join(unknown)}; trained are {', '.join(sorted(origins))}"
+                f"not trained in this program: {', '.join(unknown)}; trained are "
+                f"{', '.join(sorted(origins))}"
             )
         shapes = {name: array.shape for name, array in self.state_dict().items()}
         for value, tensor in self._interface.state.items():
@@ -269,7 +270,8 @@ class Session:
             raise InputError(f"there is no checkpoint {path}")
         if self._backend.load(path.read_bytes()) != OK:
             raise InputError(
-                f"{path} is corrupt, or the checkpoint of another network than {self._interface.name}; "
+                f"{path} is corrupt, or the checkpoint of another network than "
+                f"{self._interface.name}; "
                 "nothing was changed"
             )
 
@@ -320,7 +322,8 @@ class Session:
             return [row.astype(np.int32).tobytes() for row in array.reshape(count, type_.size)]
         if array.size != count * type_.size:
             raise InputError(
-                f"the targets have shape {list(array.shape)}, {count} x {list(self._interface.output.shape[1:])} "
+                f"the targets have shape {list(array.shape)}, {count} x "
+                f"{list(self._interface.output.shape[1:])} "
                 "is needed"
             )
         rows = array.reshape(count, *self._interface.output.shape[1:]).astype(np.float32)
@@ -350,7 +353,8 @@ class Session:
             return
         if status in (NONFINITE, PARTIAL):
             raise NonFiniteError(
-                f"NaN or infinity arose in training step {self.step} (loss {loss:g}); the weights are those "
+                f"NaN or infinity arose in training step {self.step} (loss {loss:g}); the "
+                "weights are those "
                 "of before the step. Look for NaN in the sample, or lower the learning rate."
             )
         if status == LABEL:

@@ -113,7 +113,8 @@ def _channel_count(parameter: Parameter, fraction: float, pattern: str) -> int:
         return int(fraction) * parameter.value.type.shape[parameter.channel_axis or 0]
     if parameter.channel_axis is None:
         raise InputError(
-            f"update {pattern!r}: {parameter.name} ({parameter.value.type}) has no input channels to "
+            f"update {pattern!r}: {parameter.name} ({parameter.value.type}) has no input "
+            "channels to "
             "train in part; only weights of convolutions and linear layers have. Use update.full()."
         )
     return max(1, round(fraction * parameter.value.type.shape[parameter.channel_axis]))
