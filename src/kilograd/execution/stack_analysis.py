@@ -376,6 +376,8 @@ class _FunctionWalk:
             return False, (values[0][1] & 0xFFFF) | (operands[1].imm << 16)
         if opcode in (arm.ARM_INS_BIC, arm.ARM_INS_BFC):
             return _align_down(opcode, operands, values)
+        if opcode not in (*_ADDITIONS, *_SUBTRACTIONS) or len(values) < 2:
+            return None
         left, right = (values[0], values[-1]) if len(values) == 2 else (values[-2], values[-1])
         if left is None or right is None or right[0]:
             # A stack pointer on the right of an addition only happens in `add rd, rn, sp`.
@@ -408,6 +410,12 @@ class _FunctionWalk:
         return state.registers.get(operand.reg)
 
 
+_STACK_INSTRUCTIONS = (
+    arm.ARM_INS_PUSH,
+    arm.ARM_INS_POP,
+    arm.ARM_INS_VPUSH,
+    arm.ARM_INS_VPOP,
+)
 _ADDITIONS = (arm.ARM_INS_ADD, arm.ARM_INS_ADDW)
 _SUBTRACTIONS = (arm.ARM_INS_SUB, arm.ARM_INS_SUBW)
 
@@ -441,6 +449,8 @@ def _writes(instruction: capstone.CsInsn, register: int) -> bool:
     """Whether an instruction writes a register, as an operand, a list member or by write-back."""
     if register in instruction.regs_access()[1]:
         return True
+    if register == _SP and instruction.id in _STACK_INSTRUCTIONS:
+        return True  # Capstone leaves the stack pointer out of what vpush and vpop access.
     return bool(register == _SP and instruction.writeback and _base_register(instruction) == _SP)
 
 
