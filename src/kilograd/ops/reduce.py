@@ -196,7 +196,7 @@ class ReduceProduct(Operator):
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        """Leading, middle and trailing axes; channels beside and beyond a block of sixteen."""
+        """Leading, middle and trailing axes; channels beyond a whole block of sums."""
         rng = np.random.default_rng(0)
 
         def draw(*shape: int) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +205,7 @@ class ReduceProduct(Operator):
 
         return [
             Example(cls((0, 1, 2)), draw(1, 3, 4, 21), 1e-6),
-            Example(cls((1, 2), keep=True), draw(1, 3, 4, 35), 1e-6, batched=(0, 1)),
+            Example(cls((1, 2), keep=True), draw(1, 3, 4, 37), 1e-6, batched=(0, 1)),
             Example(cls((3,), keep=True), draw(1, 3, 4, 5), 1e-6, batched=(0, 1)),
             Example(cls((1, 2, 3)), draw(1, 3, 4, 5), 1e-6, batched=(0, 1)),
         ]

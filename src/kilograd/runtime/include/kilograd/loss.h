@@ -15,7 +15,7 @@ static inline bool kg_labels_valid(const int32_t *target, int32_t rows, int32_t 
   return true;
 }
 
-/* The largest of K numbers; NaN if there is one. */
+/* The largest of K numbers. A NaN may be passed over; it shows in the sum of exponentials. */
 static inline float kg_row_max_f32(const float *x, int32_t K) {
   float largest = x[0];
   for (int32_t k = 1; k < K; ++k) {

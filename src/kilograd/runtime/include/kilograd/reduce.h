@@ -95,6 +95,13 @@ static inline void kg_spread_f32(float *restrict y, const float *restrict x, int
   }
 }
 
+/* How many sums go on in registers at a time; bits do not depend on it. */
+#ifdef __AVX__
+#define KG_SUMS 32
+#else
+#define KG_SUMS 8
+#endif
+
 /* y[a][c] = sum over b of u[a][b][c] * v[a][b][c], one fused multiply-add a term. b ascends; with inner = 1 the sum
  * runs in eight interleaved chains (b modulo 8, each ascending), joined as ((0+4)+(2+6)) + ((1+5)+(3+7)). No overlap of
  * y; u may be v. */
@@ -104,31 +111,36 @@ static inline void kg_reduce_product_f32(float *restrict y, const float *u, cons
     if (inner == 1) {
       float chain[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
       int32_t b = 0;
+      KG_ROLLED
       for (; b + 8 <= count; b += 8) {
         for (int32_t k = 0; k < 8; ++k) {
           chain[k] = KG_FMA(u[b + k], v[b + k], chain[k]);
         }
       }
-      for (int32_t k = 0; b < count; ++b, ++k) {
-        chain[k] = KG_FMA(u[b], v[b], chain[k]);
+      for (int32_t k = 0; k < 8; ++k) {
+        if (b + k < count) {
+          chain[k] = KG_FMA(u[b + k], v[b + k], chain[k]);
+        }
       }
       y[0] = ((chain[0] + chain[4]) + (chain[2] + chain[6])) + ((chain[1] + chain[5]) + (chain[3] + chain[7]));
       continue;
     }
     int32_t c = 0;
-    for (; c + 16 <= inner; c += 16) { /* sixteen sums in registers */
-      float sum[16] = {0.0f};
+    for (; c + KG_SUMS <= inner; c += KG_SUMS) {
+      float sum[KG_SUMS] = {0.0f};
+      KG_ROLLED
       for (int32_t b = 0; b < count; ++b) {
-        for (int32_t k = 0; k < 16; ++k) {
+        for (int32_t k = 0; k < KG_SUMS; ++k) {
           sum[k] = KG_FMA(u[b * inner + c + k], v[b * inner + c + k], sum[k]);
         }
       }
-      for (int32_t k = 0; k < 16; ++k) {
+      for (int32_t k = 0; k < KG_SUMS; ++k) {
         y[c + k] = sum[k];
       }
     }
     for (; c < inner; ++c) {
       float sum = 0.0f;
+      KG_ROLLED
       for (int32_t b = 0; b < count; ++b) {
         sum = KG_FMA(u[b * inner + c], v[b * inner + c], sum);
       }

@@ -1,0 +1,81 @@
+"""Networks by name, each with an example input, seeded."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kilograd.errors import InputError
+from kilograd.zoo.dense import MLP, Autoencoder
+from kilograd.zoo.dscnn import DSCNN
+from kilograd.zoo.face_detector import FaceDetector
+from kilograd.zoo.lenet import LeNet5
+from kilograd.zoo.mobilenet import MobileNetV1
+from kilograd.zoo.model import ZooModel
+from kilograd.zoo.resnet import ResNet8
+from kilograd.zoo.senet import SENet
+from kilograd.zoo.tcn import TCN
+from kilograd.zoo.tiny_training import mbv2_w035, mcunet_5fps, proxyless_w03
+from kilograd.zoo.unet import UNet
+
+_NETWORKS: Mapping[str, Callable[..., ZooModel]] = {
+    "autoencoder": Autoencoder,
+    "dscnn": DSCNN,
+    "face_detector": FaceDetector,
+    "lenet": LeNet5,
+    "mbv2_w035": mbv2_w035,
+    "mcunet_5fps": mcunet_5fps,
+    "mlp": MLP,
+    "mobilenetv1_025": MobileNetV1,
+    "proxyless_w03": proxyless_w03,
+    "resnet8": ResNet8,
+    "se_net": SENet,
+    "tcn": TCN,
+    "unet": UNet,
+}
+
+_BATCH_NORM_SAMPLES = 16
+
+
+def names() -> tuple[str, ...]:
+    """The networks that `create` knows, sorted."""
+    return tuple(sorted(_NETWORKS))
+
+
+def create(name: str, *, seed: int = 0, **options: Any) -> tuple[ZooModel, Tensor]:
+    """Build the network `name` in evaluation mode, and an input for it of batch 1.
+
+    The same seed gives the same parameters and the same input (float32, standard normal); the
+    global random state is left alone. The running statistics of batch norm are those of 16 random
+    inputs, so that folding it is not the identity. Options go to the network's constructor.
+
+    Raises InputError for a name or an option that does not exist.
+    """
+    if name not in _NETWORKS:
+        raise InputError(f"no network {name!r} in the zoo; there are {', '.join(names())}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = _NETWORKS[name](**options)
+        except TypeError as error:
+            raise InputError(f"zoo.create({name!r}): {error}") from error
+        samples = torch.randn(_BATCH_NORM_SAMPLES, *model.input_shape)
+        if any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
+            _settle_batch_norm(model, samples)
+        example_input = torch.randn(1, *model.input_shape)
+    return model.eval(), example_input
+
+
+def _settle_batch_norm(model: nn.Module, samples: Tensor) -> None:
+    norms = [
+        module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # A cumulative mean: one batch gives exactly its own statistics.
+    model.train()
+    with torch.no_grad():
+        model(samples)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
