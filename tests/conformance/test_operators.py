@@ -4,6 +4,7 @@ costs.
 
 from __future__ import annotations
 
+import array_api_compat
 import numpy as np
 import pytest
 
@@ -141,6 +142,18 @@ def test_reference_takes_any_batch(case: Case):
     parts = [reference(case, singles), reference(case, others)]
     for joined, *pieces in zip(reference(case, both), *parts, strict=True):
         np.testing.assert_allclose(joined, np.concatenate(pieces), rtol=1e-5, atol=1e-6)
+
+
+@by_name
+def test_reference_is_the_same_in_torch(case: Case):
+    torch = pytest.importorskip("torch")
+    if any(type_.dtype is DType.U32 for type_ in case.types):
+        pytest.skip("PyTorch has next to no arithmetic on uint32")
+    inputs = exact_inputs(case)
+    tensors = [torch.asarray(np.array(array)) for array in inputs]
+    results = case.example.op.reference(array_api_compat.array_namespace(*tensors), *tensors)
+    for tensor, expected in zip(results, reference(case, inputs), strict=True):
+        np.testing.assert_allclose(np.asarray(tensor), expected, rtol=1e-6, atol=1e-9)
 
 
 @by_name

@@ -10,7 +10,7 @@ import pytest
 
 from tests.runtime.c_library import build_library
 
-FUNCTIONS = ("exp", "expm1", "log", "sigmoid", "tanh", "erf", "sqrt", "soft_sqrt")
+FUNCTIONS = ("exp", "expm1", "log", "log1p", "sigmoid", "tanh", "erf", "sqrt", "soft_sqrt")
 TEXT = '#include "kilograd/math.h"\n' + "".join(
     f"void map_{name}(float *y, const float *x, int32_t n)"
     f" {{ for (int32_t i = 0; i < n; ++i) y[i] = kg_{name}_f32(x[i]); }}\n"
@@ -51,6 +51,7 @@ CASES = [
     ("exp", np.exp, ((-1e-10, -103.9), (1e-10, 88.72)), 1.5),
     ("expm1", np.expm1, ((-1e-30, -100.0),), 1.5),
     ("log", np.log, ((1e-45, 0.5), (0.5, 2.0), (2.0, 3.4e38)), 1.5),
+    ("log1p", np.log1p, ((1e-30, 0.5), (0.5, 2.0), (2.0, 3e38)), 1.5),
     ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), ((-1e-10, -87.0), (1e-10, 100.0)), 2.5),
     ("tanh", np.tanh, BOTH, 2.5),
     ("erf", erf, ((-1e-30, -5.0), (1e-30, 5.0)), 2.0),

@@ -31,6 +31,7 @@ class EmulatedBackend:
         self._output = self._call("output").value
         self._target = None if interface.target_type is None else self._call("target").value
         self._last = Measurements()
+        self._last_sample: tuple[bytes, bytes | None] | None = None
 
     def initialise(self) -> None:
         """Call `net_init`."""
@@ -46,9 +47,8 @@ class EmulatedBackend:
         self, sample: bytes, target: bytes | None, learning_rate: float, step: int
     ) -> tuple[int, float]:
         """Put sample and target into the arena and call `net_train_step`."""
-        self._emulator.write(self._input, sample)
-        if target is not None and self._target is not None:
-            self._emulator.write(self._target, target)
+        self._put(sample, target)
+        self._last_sample = sample, target
         self._emulator.write(self._io, struct.pack(_IO_LAYOUT, learning_rate, step, 0.0))
         status = self._measure("train_step").signed_value
         data = self._emulator.read(self._io, struct.calcsize(_IO_LAYOUT))
@@ -80,11 +80,19 @@ class EmulatedBackend:
         return self._last
 
     def profile(self) -> Mapping[str, int]:
-        """Instructions of a training step on what is in memory, by function; the state is kept."""
+        """Instructions of the last training step, run once more, by function; the state is kept."""
+        if self._last_sample is None:
+            raise InputError("there is no training step to profile yet; call train_step first")
         state = self.read_state()
+        self._put(*self._last_sample)
         counts = self._emulator.profile("kg_session_train_step")
         self.write_state(state)
         return counts
+
+    def _put(self, sample: bytes, target: bytes | None) -> None:
+        self._emulator.write(self._input, sample)
+        if target is not None and self._target is not None:
+            self._emulator.write(self._target, target)
 
     def _buffer(self, size_bytes: int) -> int:
         """Where a checkpoint fits between static data and stack."""

@@ -246,9 +246,11 @@ class Emulator:
     def serve(self, symbol: str, handler: Callable[..., int]) -> None:
         """Let Python do the work of a function of the image, such as a storage driver.
 
-        The function's own body never runs and its instructions are not counted. `handler` gets the
-        registers r0 to r3 as unsigned integers and returns the value of r0; it may `read` and
-        `write` this emulator's memory. What it raises comes out of `call`.
+        Declare it `weak`, or keep it in a source file of its own: a compiler that sees the body of
+        the stand-in leaves out arguments that it does not use. The body never runs and its
+        instructions are not counted. `handler` gets the registers r0 to r3 as unsigned integers and
+        returns the value of r0; it may `read` and `write` this emulator's memory. What it raises
+        comes out of `call`.
         """
         address = self.image.symbol(symbol).address
 

@@ -13,6 +13,7 @@ Whatever is not understood makes the result unbounded, with a reason; it is neve
 from __future__ import annotations
 
 import bisect
+import functools
 from dataclasses import dataclass, field
 
 import capstone
@@ -79,9 +80,26 @@ class CodeMap:
         following = (start for start, is_code in self.mapping[index + 1 :] if not is_code)
         return next(following, 1 << 32)
 
+    def function_around(self, address: int) -> tuple[str, int, int] | None:
+        """Name, start and end of the function that holds an address."""
+        starts = self._starts
+        index = bisect.bisect_right(starts, address) - 1
+        if index < 0:
+            return None
+        name, end = self.functions[starts[index]]
+        return (name, starts[index], end) if address < end else None
+
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        return sorted(self.functions)
+
     def name(self, address: int) -> str:
-        """The function at an address, or the address as text."""
-        return self.functions[address][0] if address in self.functions else f"{address:#x}"
+        """The function at an address, with the offset if it is not its first instruction."""
+        around = self.function_around(address)
+        if around is None:
+            return f"{address:#x}"
+        name, start, _ = around
+        return name if address == start else f"{name}+{address - start:#x}"
 
 
 class _UnboundedError(Exception):
@@ -155,14 +173,16 @@ class _Analysis:
 
 
 class _FunctionWalk:
-    """Follow the control flow of one function from its first instruction."""
+    """Follow the control flow of one function from where it is entered."""
 
-    def __init__(self, code: CodeMap, disassembler: capstone.Cs, start: int) -> None:
+    def __init__(self, code: CodeMap, disassembler: capstone.Cs, entry: int) -> None:
         self._code = code
-        self._start = start
-        if start not in code.functions:
-            raise _UnboundedError(f"a call goes to {start:#x}, where no function starts")
-        self._name, self._end = code.functions[start]
+        self._entry = entry
+        # Hand-written assembly calls labels inside its functions.
+        around = code.function_around(entry)
+        if around is None:
+            raise _UnboundedError(f"a call goes to {entry:#x}, where there is no function")
+        self._name, self._start, self._end = around
         self._instructions = self._disassemble(disassembler)
         self._states: dict[int, _State] = {}
         self._visits: dict[int, int] = {}
@@ -174,13 +194,13 @@ class _FunctionWalk:
         """Return the frame of the function."""
         if self._name.startswith("__Thumbv6MABS"):
             raise _UnboundedError(f"{self._name} is a linker veneer that jumps through the stack")
-        self._flow(self._start, _State(0, {}))
+        self._flow(self._entry, _State(0, {}))
         self._drain()
         # A jump table's targets are the code that nothing else reaches; all run at one depth.
         while self._table_jumps:
             state = self._table_jumps.pop()
             for address in self._instructions:
-                if address not in self._states:
+                if address not in self._states and not self._only_padding(address):
                     self._flow(address, state)
                     self._drain()
         return self._frame
@@ -247,7 +267,7 @@ class _FunctionWalk:
                 self._frame.call(self._target(instruction, state), state.depth)
             if conditional:
                 self._flow(following, state)
-        elif opcode == arm.ARM_INS_UDF:
+        elif opcode in (arm.ARM_INS_UDF, arm.ARM_INS_TRAP):
             pass
         elif _PC in instruction.regs_access()[1] or _writes(instruction, _PC):
             returns = _base_register(instruction) == _SP or (
@@ -262,7 +282,10 @@ class _FunctionWalk:
             self._flow(following, self._after(instruction, state, conditional))
 
     def _only_padding(self, address: int) -> bool:
-        """Whether code ends here but for alignment: then the call just before never returns."""
+        """Whether only alignment lies between an address and data, or the end of the function.
+
+        A call in front of it never returns.
+        """
         while (instruction := self._instructions.get(address)) is not None:
             if instruction.bytes not in _PADDING:
                 return False
@@ -374,8 +397,12 @@ class _FunctionWalk:
             return values[1] if len(values) == 2 else None
         if opcode == arm.ARM_INS_MOVT and values[0] is not None and not values[0][0]:
             return False, (values[0][1] & 0xFFFF) | (operands[1].imm << 16)
+        if opcode == arm.ARM_INS_LSL and len(values) == 3:
+            return _shift_left(values[1], values[2])
         if opcode in (arm.ARM_INS_BIC, arm.ARM_INS_BFC):
             return _align_down(opcode, operands, values)
+        if opcode not in (*_ADDITIONS, *_SUBTRACTIONS) or len(values) < 2:
+            return None
         left, right = (values[0], values[-1]) if len(values) == 2 else (values[-2], values[-1])
         if left is None or right is None or right[0]:
             # A stack pointer on the right of an addition only happens in `add rd, rn, sp`.
@@ -408,6 +435,12 @@ class _FunctionWalk:
         return state.registers.get(operand.reg)
 
 
+_STACK_INSTRUCTIONS = (
+    arm.ARM_INS_PUSH,
+    arm.ARM_INS_POP,
+    arm.ARM_INS_VPUSH,
+    arm.ARM_INS_VPOP,
+)
 _ADDITIONS = (arm.ARM_INS_ADD, arm.ARM_INS_ADDW)
 _SUBTRACTIONS = (arm.ARM_INS_SUB, arm.ARM_INS_SUBW)
 
@@ -417,6 +450,13 @@ def _add(left: _Value, constant: int) -> _Value:
     signed = (constant + (1 << 31)) % (1 << 32) - (1 << 31)
     relative_to_sp, amount = left
     return (True, amount - signed) if relative_to_sp else (False, (amount + signed) % (1 << 32))
+
+
+def _shift_left(value: _Value | None, amount: _Value | None) -> _Value | None:
+    """A constant shifted by a constant; ARMv6-M builds large frame sizes this way."""
+    if value is None or amount is None or value[0] or amount[0]:
+        return None
+    return False, (value[1] << amount[1]) % (1 << 32)
 
 
 def _align_down(
@@ -441,6 +481,8 @@ def _writes(instruction: capstone.CsInsn, register: int) -> bool:
     """Whether an instruction writes a register, as an operand, a list member or by write-back."""
     if register in instruction.regs_access()[1]:
         return True
+    if register == _SP and instruction.id in _STACK_INSTRUCTIONS:
+        return True  # Capstone leaves the stack pointer out of what vpush and vpop access.
     return bool(register == _SP and instruction.writeback and _base_register(instruction) == _SP)
 
 

@@ -51,7 +51,7 @@ _FIRMWARE_FLAGS = (
     "-fno-asynchronous-unwind-tables",
     "-fno-sanitize=undefined",
     "-Wl,--gc-sections",
-    "-Wl,-z,max-page-size=4096",
+    "-Wl,-z,max-page-size=16",
 )
 
 _ZIG_TARGETS = {
@@ -163,6 +163,7 @@ class _CommandLine:
 
     name: str
     _install_hint: str
+    _libraries: Sequence[str] = ()
 
     def version(self) -> str:
         """One line that identifies the compiler."""
@@ -220,7 +221,13 @@ class _CommandLine:
             script_path = Path(scratch) / "link.ld"
             script_path.write_text(script, encoding="utf-8")
             return self._build(
-                flags, all_sources, include_dirs, output, script, ["-T", str(script_path)], device
+                flags,
+                all_sources,
+                include_dirs,
+                output,
+                script,
+                ["-T", str(script_path), *self._libraries],
+                device,
             )
 
     def _command(self) -> list[str]:
@@ -292,7 +299,9 @@ class ZigToolchain(_CommandLine):
 
     def _target_flags(self, device: Device) -> list[str]:
         device.memory_map()
-        return [*_ZIG_TARGETS[device.cpu]]
+        # With -Os zig strips all symbols unless debug information is asked for; the linker script
+        # drops the latter.
+        return [*_ZIG_TARGETS[device.cpu], "-g"]
 
     def _sanitizers(self, *, address: bool) -> list[str]:
         # zig ships a runtime for undefined behaviour only; asking for addresses fails to link.
@@ -307,6 +316,7 @@ class GnuArmToolchain(_CommandLine):
         "`apt install gcc-arm-none-eabi`, `brew install --cask gcc-arm-embedded`, or "
         "developer.arm.com; or use the default toolchain, 'zig'"
     )
+    _libraries = ("-lm",)
 
     def _command(self) -> list[str]:
         path = shutil.which("arm-none-eabi-gcc")

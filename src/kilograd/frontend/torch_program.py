@@ -167,7 +167,7 @@ def specialise(program: ExportedProgram, example: torch.Tensor | None) -> Export
                 "the program was exported with dynamic shapes; pass an example input, which fixes "
                 "them"
             )
-        program = quietly(torch.export.export, program.module(), (example,))
+        program = _fixed(program, example)
         shape = tuple(example.shape)
     if shape[0] != 1:
         raise InputError(
@@ -205,3 +205,13 @@ def _fits(wanted: Sequence[int | None], shape: Sequence[int]) -> bool:
     return len(wanted) == len(shape) and all(
         a is None or a == b for a, b in zip(wanted, shape, strict=True)
     )
+
+
+def _fixed(program: ExportedProgram, example: torch.Tensor) -> ExportedProgram:
+    try:
+        return quietly(torch.export.export, program.module(), (example,))
+    except Exception as error:
+        raise UnsupportedError(
+            f"the program cannot be fixed to the shape {list(example.shape)}: {first_line(error)} "
+            "(export it in evaluation mode, model.eval(), and with a batch of 1)"
+        ) from None

@@ -6,6 +6,7 @@ A loss is the root of the backward pass: its own cotangent is one, so `gradient`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -126,4 +127,148 @@ def _labelled() -> list[tuple[np.ndarray, np.ndarray]]:
             (30 * rng.standard_normal((1, 2, 3, 5))).astype(np.float32),
             rng.integers(0, 5, (1, 2, 3)).astype(np.int32),
         ),
+    ]
+
+
+class _Mean(Operator):
+    """What the losses over all elements share: prediction and target of one float32 type."""
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        """A scalar."""
+        prediction, target = types
+        if prediction != target or prediction.dtype is not DType.F32:
+            raise InputError(f"{self.name}: the prediction is {prediction}, the target {target}")
+        return (prediction.with_shape(),)
+
+    def cost(self, *types: TensorType) -> Cost:
+        """Reads both."""
+        return Cost(types[0].size, sum(t.bytes for t in types), 4)
+
+    def emit(self, operands: Operands) -> Sequence[Call]:
+        """One call."""
+        prediction, target = operands.inputs
+        arguments = (operands.outputs[0], prediction, target, target.type.size)
+        return [Call("loss.h", f"kg_{self.name}_f32", arguments)]
+
+
+class _MeanGrad(_Mean):
+    """Their gradients, in place over the prediction."""
+
+    in_place: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0),)
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        """The shape of the prediction."""
+        super().infer(*types)
+        return (types[0],)
+
+    def cost(self, *types: TensorType) -> Cost:
+        """Reads both, writes as much as one."""
+        return Cost(types[0].size, sum(t.bytes for t in types), types[0].bytes)
+
+
+def _sigmoid(xp: Namespace, x: Array) -> Array:
+    return 1 / (1 + xp.exp(-x))
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(_Mean):
+    """The mean over all elements of (prediction - target)², as PyTorch's `mse_loss`."""
+
+    name: ClassVar[str] = "mean_squared_error"
+
+    def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
+        """The definition."""
+        difference = arrays[0] - arrays[1]
+        return (xp.mean(difference * difference),)
+
+    def gradient(
+        self,
+        builder: Builder,
+        node: Node,
+        cotangents: Sequence[Value | None],
+        wanted: Sequence[bool],
+    ) -> Sequence[Value | None]:
+        """2 / n (prediction - target)."""
+        name = f"d_{node.inputs[0].name}"
+        return [builder.add(MeanSquaredErrorGrad(), *node.inputs, name=name), None]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """A vector and a map."""
+        return [Example(cls(), inputs, 1e-6, (0,)) for inputs in _regression()]
+
+
+@dataclass(frozen=True)
+class MeanSquaredErrorGrad(_MeanGrad):
+    """2 / n (prediction - target), n the number of elements."""
+
+    name: ClassVar[str] = "mean_squared_error_grad"
+
+    def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
+        """The definition."""
+        prediction, target = arrays
+        return (2 / math.prod(prediction.shape) * (prediction - target),)
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """A vector and a map."""
+        return [Example(cls(), inputs, 1e-6) for inputs in _regression()]
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropyWithLogits(_Mean):
+    """The mean over all elements of max(x, 0) - x t + log(1 + e^-|x|), x the logits and t the
+    target in [0, 1], as PyTorch's function of this name.
+    """
+
+    name: ClassVar[str] = "binary_cross_entropy"
+
+    def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
+        """The definition."""
+        x, target = arrays
+        positive = xp.where(x < 0, xp.zeros_like(x), x)
+        return (xp.mean(positive - x * target + xp.log1p(xp.exp(-xp.abs(x)))),)
+
+    def gradient(
+        self,
+        builder: Builder,
+        node: Node,
+        cotangents: Sequence[Value | None],
+        wanted: Sequence[bool],
+    ) -> Sequence[Value | None]:
+        """(1 / (1 + e^-x) - t) / n."""
+        name = f"d_{node.inputs[0].name}"
+        return [builder.add(BinaryCrossEntropyWithLogitsGrad(), *node.inputs, name=name), None]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """A vector and a map."""
+        return [Example(cls(), inputs, 1e-6, (0,)) for inputs in _regression()]
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropyWithLogitsGrad(_MeanGrad):
+    """(1 / (1 + e^-x) - t) / n, n the number of elements."""
+
+    name: ClassVar[str] = "binary_cross_entropy_grad"
+
+    def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
+        """The definition."""
+        x, target = arrays
+        return ((_sigmoid(xp, x) - target) / math.prod(x.shape),)
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """A vector and a map."""
+        return [Example(cls(), inputs, 1e-6) for inputs in _regression()]
+
+
+def _regression() -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    return [
+        (
+            (10 * rng.standard_normal(shape)).astype(np.float32),
+            rng.random(shape).astype(np.float32),
+        )
+        for shape in ((1, 10), (1, 2, 3, 5))
     ]

@@ -65,7 +65,7 @@ def differentiate(graph: Graph, loss: Loss, selection: Selection, optimizer: SGD
         if value in cotangents:
             gradients[value] = cotangents[value]
             _add_step(builder, optimizer, value, cotangents[value], rate, step, updates)
-    train = eliminate_dead(builder.finish([loss_value], updates))
+    train = builder.finish([loss_value], updates)
     idle = [value for value in predict.state if value not in updates]
     return TrainingGraphs(_freeze(predict, idle), _freeze(train, idle), gradients)
 
@@ -228,4 +228,4 @@ def _freeze(graph: Graph, idle: list[Value]) -> Graph:
     """States that nothing updates are constants after all."""
     constants = dict(graph.constants) | {v: graph.state[v] for v in idle if v in graph.state}
     state = {value: data for value, data in graph.state.items() if value not in idle}
-    return eliminate_dead(replace(graph, constants=constants, state=state))
+    return eliminate_dead(replace(graph, constants=constants, state=state), prune=True)

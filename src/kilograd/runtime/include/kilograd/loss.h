@@ -1,4 +1,5 @@
-/* Losses over `rows` rows of K numbers, averaged over the rows, and their gradients. */
+/* Losses and their gradients: over `rows` rows of K numbers, averaged over the rows, or over n numbers, averaged over
+ * all of them. */
 #ifndef KILOGRAD_LOSS_H
 #define KILOGRAD_LOSS_H
 
@@ -54,6 +55,45 @@ static inline void kg_cross_entropy_grad_f32(float *d_x, const float *logits, co
       d_x[k] *= scale;
     }
     d_x[target[r]] -= 1.0f / (float)rows;
+  }
+}
+
+/* loss = mean over i of (x[i] - t[i])^2; the sum ascends. */
+static inline void kg_mean_squared_error_f32(float *loss, const float *x, const float *target, int32_t n) {
+  float total = 0.0f;
+  for (int32_t i = 0; i < n; ++i) {
+    const float difference = x[i] - target[i];
+    total = KG_FMA(difference, difference, total);
+  }
+  *loss = total / (float)n;
+}
+
+/* d_x[i] = 2 / n (x[i] - t[i]). d_x may be x. */
+static inline void kg_mean_squared_error_grad_f32(float *d_x, const float *x, const float *target, int32_t n) {
+  const float scale = 2.0f / (float)n;
+  KG_ELEMENTWISE
+  for (int32_t i = 0; i < n; ++i) {
+    d_x[i] = scale * (x[i] - target[i]);
+  }
+}
+
+/* loss = mean over i of max(x[i], 0) - x[i] t[i] + log(1 + e^-|x[i]|); the sum ascends. A NaN stays one. */
+static inline void kg_binary_cross_entropy_f32(float *loss, const float *x, const float *target, int32_t n) {
+  float total = 0.0f;
+  KG_ROLLED
+  for (int32_t i = 0; i < n; ++i) {
+    const float v = x[i], positive = v < 0.0f ? 0.0f : v;
+    total += kg_log1p_f32(kg_exp_f32(-kg_abs_f32(v))) + KG_FMA(-v, target[i], positive);
+  }
+  *loss = total / (float)n;
+}
+
+/* d_x[i] = (1 / (1 + e^-x[i]) - t[i]) / n. d_x may be x. */
+static inline void kg_binary_cross_entropy_grad_f32(float *d_x, const float *x, const float *target, int32_t n) {
+  const float scale = 1.0f / (float)n;
+  KG_ELEMENTWISE_LONG
+  for (int32_t i = 0; i < n; ++i) {
+    d_x[i] = scale * (kg_sigmoid_f32(x[i]) - target[i]);
   }
 }
 

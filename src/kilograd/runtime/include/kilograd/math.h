@@ -158,4 +158,11 @@ static inline float kg_log_f32(float x) {
   return KG_FMA(exponent, 0.693359375f, m + y);
 }
 
+/* log(1 + x) for x >= 0: the error of rounding 1 + x is made good to first order. */
+static inline float kg_log1p_f32(float x) {
+  const float sum = 1.0f + x;
+  const float lost = x < 1.0f ? x - (sum - 1.0f) : 1.0f - (sum - x);
+  return sum == KG_INFINITY ? sum : kg_log_f32(sum) + lost / sum;
+}
+
 #endif

@@ -7,32 +7,9 @@
 
 #include "kilograd/base.h"
 #include "kilograd/math.h"
+#include "kilograd/reduce.h"
 
 /* --- Layer normalisation: rows of D numbers, scale[D] and shift[D] or NULL --- */
-
-/* Eight interleaved chains (i modulo 8, each ascending), joined. */
-KG_INLINE float kg_join8_f32(const float *chain) {
-  return ((chain[0] + chain[4]) + (chain[2] + chain[6])) + ((chain[1] + chain[5]) + (chain[3] + chain[7]));
-}
-
-/* Adds an expression of i to chain[i modulo 8] for i from 0 to D - 1. */
-#define KG_CHAINS8(D, update)            \
-  do {                                   \
-    int32_t begin = 0;                   \
-    KG_ROLLED                            \
-    for (; begin + 8 <= D; begin += 8) { \
-      for (int32_t k = 0; k < 8; ++k) {  \
-        const int32_t i = begin + k;     \
-        update;                          \
-      }                                  \
-    }                                    \
-    for (int32_t k = 0; k < 8; ++k) {    \
-      const int32_t i = begin + k;       \
-      if (i < D) {                       \
-        update;                          \
-      }                                  \
-    }                                    \
-  } while (false)
 
 /* Mean and 1 / sqrt(variance + epsilon) of D numbers, both sums in eight chains. */
 static inline void kg_row_statistics_f32(const float *x, int32_t D, float epsilon, float *mean, float *inverse) {

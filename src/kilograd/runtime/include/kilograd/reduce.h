@@ -95,6 +95,30 @@ static inline void kg_spread_f32(float *restrict y, const float *restrict x, int
   }
 }
 
+/* The sum of eight interleaved chains: a long sum of contiguous numbers runs in chain i modulo 8, each ascending. */
+KG_INLINE float kg_join8_f32(const float *chain) {
+  return ((chain[0] + chain[4]) + (chain[2] + chain[6])) + ((chain[1] + chain[5]) + (chain[3] + chain[7]));
+}
+
+/* Adds an expression of i to chain[i modulo 8] for i from 0 to D - 1. */
+#define KG_CHAINS8(D, update)            \
+  do {                                   \
+    int32_t begin = 0;                   \
+    KG_ROLLED                            \
+    for (; begin + 8 <= D; begin += 8) { \
+      for (int32_t k = 0; k < 8; ++k) {  \
+        const int32_t i = begin + k;     \
+        update;                          \
+      }                                  \
+    }                                    \
+    for (int32_t k = 0; k < 8; ++k) {    \
+      const int32_t i = begin + k;       \
+      if (i < D) {                       \
+        update;                          \
+      }                                  \
+    }                                    \
+  } while (false)
+
 /* How many sums go on in registers at a time; bits do not depend on it. */
 #ifdef __AVX__
 #define KG_SUMS 32
@@ -103,26 +127,14 @@ static inline void kg_spread_f32(float *restrict y, const float *restrict x, int
 #endif
 
 /* y[a][c] = sum over b of u[a][b][c] * v[a][b][c], one fused multiply-add a term. b ascends; with inner = 1 the sum
- * runs in eight interleaved chains (b modulo 8, each ascending), joined as ((0+4)+(2+6)) + ((1+5)+(3+7)). No overlap of
- * y; u may be v. */
+ * runs in eight chains. No overlap of y; u may be v. */
 static inline void kg_reduce_product_f32(float *restrict y, const float *u, const float *v, int32_t outer,
                                          int32_t count, int32_t inner) {
   for (int32_t a = 0; a < outer; ++a, u += count * inner, v += count * inner, y += inner) {
     if (inner == 1) {
       float chain[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-      int32_t b = 0;
-      KG_ROLLED
-      for (; b + 8 <= count; b += 8) {
-        for (int32_t k = 0; k < 8; ++k) {
-          chain[k] = KG_FMA(u[b + k], v[b + k], chain[k]);
-        }
-      }
-      for (int32_t k = 0; k < 8; ++k) {
-        if (b + k < count) {
-          chain[k] = KG_FMA(u[b + k], v[b + k], chain[k]);
-        }
-      }
-      y[0] = ((chain[0] + chain[4]) + (chain[2] + chain[6])) + ((chain[1] + chain[5]) + (chain[3] + chain[7]));
+      KG_CHAINS8(count, chain[k] = KG_FMA(u[i], v[i], chain[k]));
+      y[0] = kg_join8_f32(chain);
       continue;
     }
     int32_t c = 0;
