@@ -124,7 +124,7 @@ def unet() -> Net:
     a = net.relu(net.conv(net.x, 3))
     b = net.relu(net.norm(net.conv(net.pool(a), 4)))
     up = net.upsample(b)
-    c = net.conv(net.add(Concat(1), up, a), 5)
+    c = net.conv(net.add(Concat(1), up, a), 4)
     d = net.norm(net.conv_transpose(c, 6, groups=2))
     net.graph = net.done(d, net.conv(c, 1, 1))
     return net

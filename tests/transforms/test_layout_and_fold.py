@@ -77,8 +77,8 @@ def test_input_and_output_become_channels_last():
     arranged, ports = arrange(net.graph)
     assert arranged.inputs[0].type.shape == (1, 8, 8, 2)
     assert ports.inputs[0] == Port("x", (1, 2, 8, 8), (0, 2, 3, 1))
-    assert [port.axes for port in ports.outputs] == [(0, 2, 3, 1)] * 2
-    assert [value.type.shape for value in arranged.outputs] == [(1, 16, 16, 6), (1, 8, 8, 1)]
+    assert [port.axes for port in ports.outputs] == [(0, 2, 3, 1), (0, 1, 2, 3)]
+    assert [value.type.shape for value in arranged.outputs] == [(1, 16, 16, 6), (1, 1, 8, 8)]
 
 
 def test_ports_take_samples_and_batches():
