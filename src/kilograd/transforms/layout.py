@@ -18,10 +18,13 @@ from kilograd.ir.operator import Operator
 from kilograd.ir.origin import Permute
 from kilograd.ir.origin import Reshape as ReshapeStep
 from kilograd.ir.rewrite import eliminate_dead
+from kilograd.ops.affine import ChannelAffine
 from kilograd.ops.binary import Binary
 from kilograd.ops.linear import Linear
+from kilograd.ops.norm import LayerNorm
 from kilograd.ops.reduce import Reduce, Spread
 from kilograd.ops.shape import Concat, Pad, Reshape, Slice, Transpose
+from kilograd.ops.softmax import LogSoftmax, Softmax
 from kilograd.ops.unary import Unary
 from kilograd.transforms.ports import Port, Ports
 from kilograd.transforms.view import (
@@ -33,10 +36,9 @@ from kilograd.transforms.view import (
     solid_axes,
 )
 
-Axes = tuple[int, ...]
+__all__ = ["Port", "Ports", "arrange"]
 
-ALONG_LAST_AXIS = frozenset({"channel_affine", "layer_norm", "log_softmax", "softmax"})
-"""Operators that treat every row along the last axis alike; their other inputs are parameters."""
+Axes = tuple[int, ...]
 
 
 def arrange(graph: Graph) -> tuple[Graph, Ports]:
@@ -373,18 +375,23 @@ def _spread(a: _Arranger, node: Node) -> bool:
     return a.rebuild(node, replace(node.op, axes=places, sizes=sizes), [view.base], view)
 
 
-def _along_last_axis(a: _Arranger, node: Node) -> bool:
-    if node.op.name not in ALONG_LAST_AXIS:
-        return False
+def _rows(a: _Arranger, node: Node) -> bool:
+    """Operators that treat all rows along their trailing axes alike: the rows may be permuted, and
+    for layer norm, with its parameters, what is inside a row as well.
+    """
     view = a.settled(a.views[node.inputs[0]])
     rank = len(view.axes)
-    if view.plain or view.axes[-1] != rank - 1:
+    axes_count = node.op.axes_count if isinstance(node.op, LayerNorm) else 1
+    first = rank - axes_count
+    if view.plain or sorted(view.axes[first:]) != list(range(first, rank)):
         return False
-    if any(value.type.rank != rank for value in node.outputs):
-        return False
-    return a.rebuild(
-        node, node.op, [view.base, *(a.plain(value) for value in node.inputs[1:])], view
-    )
+    order = tuple(view.axes[first:].index(axis) for axis in range(first, rank))
+    parameters = [a.plain(value) for value in node.inputs[1:]]
+    if order != tuple(range(axes_count)):
+        if not all(map(a.may_permute, parameters)):
+            return False
+        parameters = [a.permuted_constant(value, [order]) for value in parameters]
+    return a.rebuild(node, node.op, [view.base, *parameters], view)
 
 
 def _linear(a: _Arranger, node: Node) -> bool:
@@ -431,5 +438,8 @@ RULES: tuple[tuple[type[Operator], Rule], ...] = (
     (Reduce, _reduce),
     (Spread, _spread),
     (Linear, _linear),
-    (Operator, _along_last_axis),
+    (ChannelAffine, _rows),
+    (LayerNorm, _rows),
+    (LogSoftmax, _rows),
+    (Softmax, _rows),
 )
