@@ -1,0 +1,1 @@
+"""When tensors live and where: lifetimes, offsets, schedules."""
