@@ -19,6 +19,14 @@ class InputError(UserError):
     """A file, option or array is not what it has to be."""
 
 
+class NonFiniteError(UserError):
+    """NaN or infinity arose in a training step; the weights are those of before the step."""
+
+
+class DeviceFault(UserError):
+    """The program did on the (emulated) device what would crash or corrupt a real one."""
+
+
 class CompilerBug(Exception):
     """An invariant of this compiler does not hold; the message shows the program around the
     fault.

@@ -1,1 +1,1 @@
-"""Building and running the generated C: toolchains, host sessions, the emulator."""
+"""Building the generated C and running it: toolchains, image analysis, emulator."""

@@ -2,7 +2,7 @@
 
 from kilograd.ir.builder import Builder
 from kilograd.ir.graph import Graph, Location, Node, Tensor, Value
-from kilograd.ir.interpret import NonFiniteStep, evaluate
+from kilograd.ir.interpret import evaluate
 from kilograd.ir.operator import Call, Cost, Example, Operand, Operands, Operator
 from kilograd.ir.origin import Affine, Origin, Part, Permute, Reshape, to_user
 from kilograd.ir.printing import print_graph
@@ -20,7 +20,6 @@ __all__ = [
     "Graph",
     "Location",
     "Node",
-    "NonFiniteStep",
     "Operand",
     "Operands",
     "Operator",

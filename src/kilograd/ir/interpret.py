@@ -11,14 +11,10 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from kilograd.errors import InputError
+from kilograd.errors import NonFiniteError
 from kilograd.ir.graph import Graph, Value
 
 Array = Any
-
-
-class NonFiniteStep(InputError):
-    """A check failed: NaN or infinity arose in the step."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ def evaluate(
     """Execute `graph` on arrays given by input name; NumPy and PyTorch arrays, any batch.
 
     `state` holds the state tensors (default: the initial ones). With `keep`, all values are
-    returned. Raises NonFiniteStep where a check fails.
+    returned. Raises NonFiniteError where a check fails.
     """
     xp = array_api_compat.array_namespace(*inputs.values())
     anchor = next(iter(inputs.values()))
@@ -61,7 +57,7 @@ def evaluate(
         results = node.op.reference(xp, *(env[value] for value in node.inputs))
         if node.op.check:
             if not bool(results[0]):
-                raise NonFiniteStep(f"NaN or infinity at {node.location}: {node.op}")
+                raise NonFiniteError(f"NaN or infinity at {node.location}: {node.op}")
         else:
             env.update(zip(node.outputs, results, strict=True))
         if not keep:

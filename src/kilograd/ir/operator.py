@@ -127,6 +127,11 @@ class Operator(ABC):
     with an error.
     """
 
+    channel_axis: ClassVar[int | None] = None
+    """The axis of the weight's input channels, for operators whose weight may come in `parts` along
+    it.
+    """
+
     @abstractmethod
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """Result types; raises InputError in the user's terms when the shapes do not fit."""

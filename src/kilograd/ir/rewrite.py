@@ -8,15 +8,19 @@ from dataclasses import replace
 from kilograd.ir.graph import Graph, Node, Value
 
 
-def eliminate_dead(graph: Graph) -> Graph:
-    """Drop nodes, outputs, constants and states that reach no result; checks always stay."""
+def eliminate_dead(graph: Graph, *, prune: bool = False) -> Graph:
+    """Drop nodes, constants and states that reach no result; checks always stay.
+
+    With `prune`, operators also lose the single outputs that nobody reads, such as the indices of a max pool that
+    has no backward pass. Only a graph that will not be differentiated any more may be pruned.
+    """
     live: set[Value] = set(graph.results())
     kept: list[Node] = []
     for node in reversed(graph.nodes):
         used = [value in live for value in node.outputs]
         if not any(used) and not node.op.check:
             continue
-        if not all(used):
+        if prune and not all(used):
             cheaper = node.op.prune(used)
             if cheaper is not None:
                 outputs = tuple(v for v, u in zip(node.outputs, used, strict=True) if u)

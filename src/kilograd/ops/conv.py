@@ -66,6 +66,7 @@ class Conv2d(Operator):
     """
 
     name: ClassVar[str] = "conv2d"
+    channel_axis: ClassVar[int | None] = 2
     stride: Pair = (1, 1)
     padding: Padding = NO_PADDING
     dilation: Pair = (1, 1)

@@ -50,6 +50,7 @@ class DepthwiseConv2d(Operator):
     """
 
     name: ClassVar[str] = "depthwise_conv2d"
+    channel_axis: ClassVar[int | None] = 2
     stride: Pair = (1, 1)
     padding: Padding = NO_PADDING
     dilation: Pair = (1, 1)

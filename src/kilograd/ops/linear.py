@@ -39,6 +39,7 @@ class Linear(Operator):
     """
 
     name: ClassVar[str] = "linear"
+    channel_axis: ClassVar[int | None] = 0
     bias: bool = True
     parts: int = 1
     low: float = -math.inf

@@ -20,6 +20,7 @@ del _torch
 from kilograd.zoo.counting import count_macs, count_parameters  # noqa: E402
 from kilograd.zoo.dense import MLP, Autoencoder  # noqa: E402
 from kilograd.zoo.dscnn import DSCNN  # noqa: E402
+from kilograd.zoo.face_detector import FaceDetector  # noqa: E402
 from kilograd.zoo.lenet import LeNet5  # noqa: E402
 from kilograd.zoo.mobilenet import MobileNetV1  # noqa: E402
 from kilograd.zoo.model import ZooModel  # noqa: E402
@@ -35,6 +36,7 @@ __all__ = [
     "MLP",
     "TCN",
     "Autoencoder",
+    "FaceDetector",
     "LeNet5",
     "MobileNetV1",
     "ResNet8",

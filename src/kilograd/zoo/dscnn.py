@@ -19,7 +19,9 @@ class DSCNN(ZooModel):
         self.input_shape = (1, 49, 10)
         self.first_conv = conv_bn_relu(1, width, (10, 4), stride=2, padding=(5, 1), bias=True)
         self.first_dropout = nn.Dropout(0.2)
-        self.blocks = nn.Sequential(*(DepthwiseSeparable(width, width) for _ in range(4)))
+        self.blocks = nn.Sequential(
+            *(DepthwiseSeparable(width, width, bias=True) for _ in range(4))
+        )
         self.last_dropout = nn.Dropout(0.4)
         self.pool = nn.Sequential(nn.AvgPool2d((25, 5)), nn.Flatten())
         self.classifier = nn.Linear(width, num_classes)

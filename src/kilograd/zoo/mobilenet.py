@@ -35,7 +35,7 @@ class MobileNetV1(ZooModel):
         blocks: list[nn.Module] = []
         for full_width, stride in _BLOCKS:
             out_channels = int(full_width * width)
-            blocks.append(DepthwiseSeparable(channels, out_channels, stride))
+            blocks.append(DepthwiseSeparable(channels, out_channels, stride, bias=True))
             channels = out_channels
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

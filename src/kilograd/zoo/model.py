@@ -38,17 +38,19 @@ def conv_bn_relu(
 class DepthwiseSeparable(nn.Module):
     """3x3 depthwise then 1x1 pointwise convolution, each with batch norm and ReLU.
 
-    Howard et al., "MobileNets", 2017, figure 3. Convolutions carry a bias beside the batch norm,
-    as in the MLPerf Tiny reference code.
+    Howard et al., "MobileNets", 2017, figure 3. With `bias`, convolutions carry one beside the
+    batch norm, as in the MLPerf Tiny reference code.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = False
+    ) -> None:
         """`stride` is the depthwise convolution's."""
         super().__init__()
         self.depthwise = conv_bn_relu(
-            in_channels, in_channels, 3, stride=stride, padding=1, groups=in_channels, bias=True
+            in_channels, in_channels, 3, stride=stride, padding=1, groups=in_channels, bias=bias
         )
-        self.pointwise = conv_bn_relu(in_channels, out_channels, 1, bias=True)
+        self.pointwise = conv_bn_relu(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, ceil(H / stride), ceil(W / stride)]."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kilograd.errors import InputError
 from kilograd.zoo.dense import MLP, Autoencoder
 from kilograd.zoo.dscnn import DSCNN
+from kilograd.zoo.face_detector import FaceDetector
 from kilograd.zoo.lenet import LeNet5
 from kilograd.zoo.mobilenet import MobileNetV1
 from kilograd.zoo.model import ZooModel
@@ -21,6 +22,7 @@ from kilograd.zoo.unet import UNet
 _NETWORKS: Mapping[str, Callable[..., ZooModel]] = {
     "autoencoder": Autoencoder,
     "dscnn": DSCNN,
+    "face_detector": FaceDetector,
     "lenet": LeNet5,
     "mbv2_w035": mbv2_w035,
     "mcunet_5fps": mcunet_5fps,

@@ -28,6 +28,11 @@ typedef enum kg_status {
 
 #define KG_INFINITY __builtin_inff()
 
+/* What a checkpoint has besides the state: header and checksum (checkpoint.h). */
+#define KG_CHECKPOINT_HEADER_BYTES 20u
+
+#define KG_STATIC_ASSERT(condition, name) typedef char kg_assert_##name[(condition) ? 1 : -1]
+
 /* The bits of a float and back. */
 KG_INLINE uint32_t kg_bits_f32(float x) {
   union {

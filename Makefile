@@ -1,0 +1,52 @@
+# kilograd: see README.md. Every target sets up what it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check bench format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("kilograd needs Python 3.11 or later") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.demo  ## train a network on the emulated microcontroller, on real data
+	$(BIN)/kilograd demo
+
+test: $(VENV)/.dev  ## run the tests
+	$(BIN)/python -m pytest -n auto
+
+test-slow: $(VENV)/.dev  ## run the tests that are left out of `test`: slow ones, QEMU, arm-none-eabi-gcc
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev  ## lint, types, C format, layering
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror src/kilograd/runtime/include/kilograd/*.h src/kilograd/execution/*.c
+	$(BIN)/python -m pytest -q tests/test_layering.py
+
+bench: $(VENV)/.dev  ## side-by-side measurements; they assert nothing
+	$(BIN)/python benchmarks/networks.py
+	$(BIN)/python benchmarks/allocation.py
+
+format: $(VENV)/.dev  ## format Python and C
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i src/kilograd/runtime/include/kilograd/*.h src/kilograd/execution/*.c
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) build

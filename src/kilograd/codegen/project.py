@@ -1,0 +1,232 @@
+"""The C project of a program: one header, one straight-line source, its tables, and what builds
+them.
+
+Everything is text made from the two scheduled functions; writing it to disk is the caller's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from kilograd.codegen.calls import format_call, format_float
+from kilograd.codegen.names import unique_identifiers
+from kilograd.ir import Graph, Operand, Operands, Tensor, Value
+from kilograd.ir.printing import print_node
+from kilograd.planning.schedule import Schedule
+
+RUNTIME = Path(__file__).parents[1] / "runtime" / "include" / "kilograd"
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    keep_trailing_newline=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+_ELEMENTS_PER_LINE = 8
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The text of every file of the project by relative path, and what its callers need to know.
+
+    `checkpoint_id` identifies network and state layout; `state_bytes` is the size of the state
+    structure.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    checkpoint_id: int
+    state_bytes: int
+    has_target: bool
+
+
+def emit(
+    name: str, predict: Schedule, train: Schedule, arena_bytes: int, *, poison: bool = False
+) -> Sources:
+    """The project for a program called `name` (a C identifier).
+
+    With `poison`, every buffer is overwritten as soon as it is free: a test of the plan.
+    """
+    schedules = (predict, train)
+    constants = _merge(schedule.graph.constants for schedule in schedules)
+    state = _merge(schedule.graph.state for schedule in schedules)
+    names = unique_identifiers([value.name for value in (*constants, *state)])
+    writer = _FunctionWriter(name, names, poison)
+    functions = {
+        "predict": writer.body(predict, _arguments(predict.graph)),
+        "train": writer.body(train, {**_arguments(train.graph), train.graph.outputs[0]: "loss"}),
+    }
+    state_bytes = sum(-(-value.type.bytes // 4) * 4 for value in state)
+    target = _input(train.graph, "target")
+    headers = sorted({*writer.headers, "base.h", "checkpoint.h", "shape.h"})
+    context = {
+        "name": name,
+        "upper": name.upper(),
+        "arena_bytes": arena_bytes,
+        "state_bytes": state_bytes,
+        "input": predict.graph.inputs[0],
+        "input_offset": predict.offsets[predict.graph.inputs[0].name],
+        "output": predict.graph.outputs[0],
+        "output_offset": predict.offset(predict.graph.outputs[0]),
+        "target": target,
+        "target_offset": train.offsets[target.name] if target else 0,
+        "functions": functions,
+        "state": [_state_entry(value, data, names) for value, data in state.items()],
+        "tables": [_table(names[v.name], v, data.array) for v, data in constants.items()]
+        + [
+            _table(f"{names[v.name]}_init", v, data.array)
+            for v, data in state.items()
+            if data.array.any()
+        ],
+        "headers": headers,
+    }
+    checkpoint_id = _checkpoint_id(train)
+    context["checkpoint_id"] = f"0x{checkpoint_id:08x}u"
+    files = {
+        f"{name}.h": _TEMPLATES.get_template("network.h.j2").render(context),
+        f"{name}.c": _TEMPLATES.get_template("network.c.j2").render(context),
+        f"{name}_tables.h": _TEMPLATES.get_template("tables.h.j2").render(context),
+        "main.c": _TEMPLATES.get_template("main.c.j2").render(context),
+        "Makefile": _TEMPLATES.get_template("Makefile.j2").render(context),
+        "CMakeLists.txt": _TEMPLATES.get_template("CMakeLists.txt.j2").render(context),
+    }
+    for header in _closure(headers):
+        files[f"kilograd/{header}"] = (RUNTIME / header).read_text()
+    return Sources(name, files, checkpoint_id, state_bytes, target is not None)
+
+
+def harness(sources: Sources) -> str:
+    """The C file that lets a session call the program through pointers alone (host and
+    emulator).
+    """
+    template = _TEMPLATES.get_template("harness.c.j2")
+    return template.render({"name": sources.name, "target": sources.has_target})
+
+
+class _FunctionWriter:
+    """Writes the straight-line body of a function, one node at a time."""
+
+    def __init__(self, name: str, names: Mapping[str, str], poison: bool) -> None:
+        self.name = name
+        self.names = names
+        self.poison = poison
+        self.headers: set[str] = set()
+
+    def body(self, schedule: Schedule, arguments: Mapping[Value, str]) -> str:
+        graph = schedule.graph
+        lines: list[str] = []
+        changed = False
+        for index, node in enumerate(graph.nodes):
+            operands = Operands(
+                tuple(Operand(self._text(schedule, arguments, v), v.type) for v in node.inputs),
+                tuple(Operand(self._text(schedule, arguments, v), v.type) for v in node.outputs),
+                self._scratch(schedule, index),
+            )
+            lines.append(f"/* {' '.join(print_node(node).split())} */".replace("*/ */", "*/"))
+            for call in node.op.emit(operands):
+                self.headers.add(call.header)
+                if changed and call.status_if_false:
+                    call = replace(call, status_if_false="KG_ERROR_PARTIAL")
+                lines.append(format_call(call))
+            changed = changed or node.op.mutates
+            if self.poison:
+                lines += self._poison(schedule, index)
+        return "\n".join(f"  {line}" for line in lines)
+
+    def _poison(self, schedule: Schedule, index: int) -> list[str]:
+        """Overwrite what the node was the last to read, with bytes that are NaN in every float."""
+        self.headers.add("shape.h")
+        return [
+            f"kg_fill_bytes(U8({schedule.offsets[buffer.name]}), 0xff, {buffer.size_bytes});"
+            for buffer in schedule.lifetimes.buffers
+            if buffer.last == index + 1
+        ]
+
+    def _text(self, schedule: Schedule, arguments: Mapping[Value, str], value: Value) -> str:
+        if value in arguments:
+            return arguments[value]
+        root = schedule.lifetimes.root[value]
+        if root in schedule.graph.state:
+            return f"net->state.{self.names[root.name]}"
+        if root in schedule.graph.constants:
+            return f"{self.name}_{self.names[root.name]}"
+        return f"{value.type.dtype.text.upper()}({schedule.offsets[root.name]})"
+
+    def _scratch(self, schedule: Schedule, index: int) -> str:
+        name = schedule.lifetimes.scratch.get(index)
+        return f"F32({schedule.offsets[name]})" if name else "NULL"
+
+
+def _arguments(graph: Graph) -> dict[Value, str]:
+    """The parameter of the C function that holds a graph input, for inputs and their reshaped views."""
+    result = {value: value.name for value in graph.inputs}
+    result[graph.inputs[0]] = "input"
+    for node in graph.nodes:
+        if node.op.alias and node.inputs[0] in result:
+            result[node.outputs[0]] = result[node.inputs[0]]
+    return result
+
+
+def _input(graph: Graph, name: str) -> Value | None:
+    return next((value for value in graph.inputs if value.name == name), None)
+
+
+def _merge(mappings: Iterable[Mapping[Value, Tensor]]) -> dict[Value, Tensor]:
+    result: dict[Value, Tensor] = {}
+    for mapping in mappings:
+        result.update(mapping)
+    return result
+
+
+def _state_entry(value: Value, tensor: Tensor, names: Mapping[str, str]) -> dict[str, object]:
+    return {
+        "name": names[value.name],
+        "value": value,
+        "type": value.type,
+        "zero": not tensor.array.any(),
+        "origin": tensor.origin.name if tensor.origin else "",
+    }
+
+
+def _table(name: str, value: Value, array: np.ndarray) -> dict[str, object]:
+    """A `static const` table; floats are written so that they read back to the same bits."""
+    flat = array.reshape(-1)
+    if array.dtype == np.float32:
+        items = [format_float(float(item)) for item in flat]
+    else:
+        items = [str(int(item)) for item in flat]
+    rows = [
+        ", ".join(items[i : i + _ELEMENTS_PER_LINE])
+        for i in range(0, len(items), _ELEMENTS_PER_LINE)
+    ]
+    return {"name": name, "type": value.type, "rows": rows}
+
+
+def _closure(headers: Sequence[str]) -> list[str]:
+    """The headers and all that they include."""
+    found: set[str] = set()
+    pending = list(headers)
+    while pending:
+        header = pending.pop()
+        if header in found:
+            continue
+        found.add(header)
+        for line in (RUNTIME / header).read_text().splitlines():
+            if line.startswith('#include "kilograd/'):
+                pending.append(line.split("kilograd/")[1].rstrip('"'))
+    return sorted(found)
+
+
+def _checkpoint_id(train: Schedule) -> int:
+    """32 bits that change whenever the network or the layout of its state does."""
+    graph = train.graph
+    text = json.dumps([str(node.op) + str([v.type for v in node.inputs]) for node in graph.nodes])
+    text += str([(str(v), str(v.type)) for v in graph.state])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

@@ -1,0 +1,47 @@
+"""What a session has to know of a program: shapes at its border, its state, its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kilograd.ir import Tensor, TensorType, Value
+from kilograd.options import SGD, Loss
+from kilograd.transforms.ports import Port
+
+
+@dataclass(frozen=True, eq=False)
+class Interface:
+    """The border of a compiled program.
+
+    `input` and `output` translate between the user's layout and the program's; `target_type` is
+    None for an autoencoder. `state` lists the tensors of the state structure in order, `frozen` the
+    constants.
+    """
+
+    name: str
+    input: Port
+    output: Port
+    input_type: TensorType
+    output_type: TensorType
+    target_type: TensorType | None
+    loss: Loss
+    optimizer: SGD
+    state: Mapping[Value, Tensor]
+    frozen: Mapping[Value, Tensor]
+    has_softmax: bool
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of the state structure."""
+        return sum(aligned(value.type.bytes) for value in self.state)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Size of a checkpoint: state, header and checksum."""
+        return self.state_bytes + 20
+
+
+def aligned(size_bytes: int) -> int:
+    """The size of a tensor in the state structure."""
+    return -(-size_bytes // 4) * 4

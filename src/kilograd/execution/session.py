@@ -1,0 +1,381 @@
+"""Sessions: predict, learn, evaluate, save and restore, on whatever runs the compiled C.
+
+Arrays are in the layout of the user's model, with or without the batch dimension for one sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kilograd.errors import CompilerBug, InputError, NonFiniteError
+from kilograd.execution.interface import Interface, aligned
+from kilograd.ir import Origin, to_user
+from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSquaredError
+from kilograd.options import Loss
+
+OK, NONFINITE, PARTIAL, LABEL, CHECKPOINT = range(5)
+
+Array = np.ndarray
+
+
+class Backend(Protocol):
+    """What runs the C: memory of one network, and its functions. Sizes and layouts are the
+    program's.
+    """
+
+    def predict(self, sample: bytes) -> tuple[int, bytes]:
+        """Status and output of one prediction."""
+
+    def train_step(
+        self, sample: bytes, target: bytes | None, learning_rate: float, step: int
+    ) -> tuple[int, float]:
+        """Status and loss of one training step."""
+
+    def initialise(self) -> None:
+        """Back to the compiled network."""
+
+    def read_state(self) -> bytes:
+        """The state structure."""
+
+    def write_state(self, state: bytes) -> None:
+        """Replace the state structure."""
+
+    def save(self) -> bytes:
+        """A checkpoint."""
+
+    def load(self, checkpoint: bytes) -> int:
+        """Status of restoring a checkpoint."""
+
+    def measurements(self) -> Measurements:
+        """What the last call cost."""
+
+    def profile(self) -> Mapping[str, int]:
+        """Instructions of the last kind of call by function; raises InputError where they are not
+        counted.
+        """
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Counts of the last call: executed instructions and bytes of stack, None where nobody counts
+    them.
+    """
+
+    instructions: int | None = None
+    stack_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """What `fit` saw: the loss of every step, and the validation loss and accuracy after every
+    epoch.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    validation_accuracies: list[float] = field(default_factory=list)
+
+
+class Session:
+    """A network in memory that predicts and learns, one sample at a time, exactly as on the
+    device.
+    """
+
+    def __init__(self, interface: Interface, backend: Backend) -> None:
+        """Start from the compiled network."""
+        self._interface = interface
+        self._backend = backend
+        self.step = 0
+        """Index of the next training sample."""
+        backend.initialise()
+
+    # Running -------------------------------------------------------------------------------------
+
+    def predict(self, x: ArrayLike) -> Array:
+        """The network's output for one sample or for a batch of any size, in the user's layout."""
+        port = self._interface.output
+        rows = []
+        for sample in self._samples(x):
+            status, data = self._backend.predict(sample)
+            self._raise_for(status)
+            array = np.frombuffer(data, self._interface.output_type.dtype.numpy)
+            rows.append(port.to_user(array.reshape(self._interface.output_type.shape)))
+        return np.concatenate(rows)
+
+    def train_step(
+        self, x: ArrayLike, y: ArrayLike | None = None, lr: float | None = None
+    ) -> float:
+        """Learn from one sample; returns its loss before the update.
+
+        `y` is a class index, or an array of the output's shape; leave it out for an autoencoder.
+        Raises NonFiniteError, with the weights of before the step, when NaN or infinity arises, and
+        InputError for a label out of range.
+        """
+        (sample,) = self._samples(x)
+        (target,) = self._targets(y, 1)
+        rate = self._interface.optimizer.lr if lr is None else float(lr)
+        if not np.isfinite(rate) or rate < 0:
+            raise InputError(f"lr={rate} must be finite and not negative")
+        keep = None if self._interface.optimizer.atomic else self._backend.read_state()
+        status, loss = self._backend.train_step(sample, target, rate, self.step)
+        if status == PARTIAL and keep is not None:
+            self._backend.write_state(keep)
+        self._raise_for(status, loss)
+        self.step += 1
+        return loss
+
+    def fit(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        epochs: int = 1,
+        lr: float | None = None,
+        validation: tuple[ArrayLike, ArrayLike | None] | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> History:
+        """Train on every sample `epochs` times, in an order drawn anew each epoch from `seed`.
+
+        `validation` is a pair (x, y) that is evaluated after each epoch. Returns the curves.
+        """
+        samples = list(self._samples(x))
+        targets = self._targets(y, len(samples))
+        data = np.asarray(x).reshape(len(samples), *self._interface.input.shape[1:])
+        labels: Any = [None] * len(samples) if y is None else np.asarray(y)
+        if len(targets) != len(samples):
+            raise InputError(f"{len(samples)} samples and {len(targets)} targets do not pair up")
+        rng, history = np.random.default_rng(seed), History()
+        with _progress(progress, epochs * len(samples)) as advance:
+            for epoch in range(epochs):
+                order = rng.permutation(len(samples)) if shuffle else range(len(samples))
+                for index in order:
+                    loss = self.train_step(data[index], labels[index], lr)
+                    history.losses.append(loss)
+                    advance(f"epoch {epoch + 1}/{epochs}  loss {np.mean(history.losses[-50:]):.4f}")
+                if validation is not None:
+                    history.validation_losses.append(self.loss(*validation))
+                    if self._interface.loss is Loss.CROSS_ENTROPY and validation[1] is not None:
+                        history.validation_accuracies.append(self.accuracy(*_pair(validation)))
+        return history
+
+    # Judging -------------------------------------------------------------------------------------
+
+    def accuracy(self, x: ArrayLike, y: ArrayLike) -> float:
+        """The share of samples whose largest output is at the class index given, in [0, 1]."""
+        output = self.predict(x)
+        axis = self._class_axis()
+        labels = np.asarray(y).reshape(np.argmax(output, axis=axis).shape)
+        return float(np.mean(np.argmax(output, axis=axis) == labels))
+
+    def loss(self, x: ArrayLike, y: ArrayLike | None = None) -> float:
+        """The mean loss over samples, without learning."""
+        output = self.predict(x).astype(np.float64)
+        kind = self._interface.loss
+        if kind is Loss.CROSS_ENTROPY:
+            logits = np.moveaxis(output, self._class_axis(), -1)
+            if self._interface.has_softmax:
+                logits = np.log(np.maximum(logits, 1e-45))
+            labels = np.asarray(y).reshape(logits.shape[:-1])
+            return float(CrossEntropy().reference(np, logits, labels)[0])
+        target = np.asarray(x if kind is Loss.AUTOENCODER else y, np.float64).reshape(output.shape)
+        if kind is Loss.BCE_WITH_LOGITS:
+            return float(BinaryCrossEntropyWithLogits().reference(np, output, target)[0])
+        return float(MeanSquaredError().reference(np, output, target)[0])
+
+    # State ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Array]:
+        """The trained parameters under the user's names and layouts, batch norm unfolded.
+
+        Goes back into the model with `model.load_state_dict({k: torch.from_numpy(v) ...},
+        strict=False)`.
+        """
+        trained = [
+            (tensor.origin, array)
+            for (_, tensor), array in zip(
+                self._interface.state.items(), self.raw_state().values(), strict=True
+            )
+            if tensor.origin is not None
+        ]
+        names = {origin.name for origin, _ in trained}
+        frozen = [
+            (tensor.origin, tensor.array)
+            for tensor in self._interface.frozen.values()
+            if tensor.origin is not None and tensor.origin.name in names
+        ]
+        return to_user([*trained, *frozen])
+
+    def load_state_dict(self, parameters: Mapping[str, ArrayLike]) -> None:
+        """Set trained parameters by the user's names; others are left alone.
+
+        Raises InputError for a name that is not trained, or a value that a frozen part contradicts.
+        """
+        current = self.raw_state()
+        origins = {t.origin.name for t in self._interface.state.values() if t.origin is not None}
+        unknown = sorted(set(parameters) - origins)
+        if unknown:
+            raise InputError(
+                f"not trained in this program: {', '.join(unknown)}; trained are "
+                f"{', '.join(sorted(origins))}"
+            )
+        shapes = {name: array.shape for name, array in self.state_dict().items()}
+        for value, tensor in self._interface.state.items():
+            origin: Origin | None = tensor.origin
+            if origin is None or origin.name not in parameters:
+                continue
+            array = np.asarray(parameters[origin.name], np.float32)
+            if array.shape != shapes[origin.name]:
+                raise InputError(
+                    f"{origin.name} has shape {list(shapes[origin.name])}, got {list(array.shape)}"
+                )
+            current[value.name] = origin.to_program(array)
+        self._backend.write_state(self._pack(current))
+
+    def raw_state(self) -> dict[str, Array]:
+        """Every tensor of the state as the program stores it, optimiser state included, by program
+        name.
+        """
+        data, offset, result = self._backend.read_state(), 0, {}
+        for value in self._interface.state:
+            raw = data[offset : offset + value.type.bytes]
+            result[value.name] = np.frombuffer(raw, value.type.dtype.numpy).reshape(
+                value.type.shape
+            )
+            offset += aligned(value.type.bytes)
+        return result
+
+    def reset(self) -> None:
+        """Back to the compiled network and step 0."""
+        self._backend.initialise()
+        self.step = 0
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint as the device's `net_save` makes it."""
+        Path(path).write_bytes(self._backend.save())
+
+    def load(self, path: str | Path) -> None:
+        """Restore a checkpoint; a corrupt or foreign one raises InputError and changes nothing."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"there is no checkpoint {path}")
+        if self._backend.load(path.read_bytes()) != OK:
+            raise InputError(
+                f"{path} is corrupt, or the checkpoint of another network than "
+                f"{self._interface.name}; "
+                "nothing was changed"
+            )
+
+    # Measuring -----------------------------------------------------------------------------------
+
+    @property
+    def instructions(self) -> int | None:
+        """Instructions executed by the last call; None on the host."""
+        return self._backend.measurements().instructions
+
+    @property
+    def stack_bytes(self) -> int | None:
+        """Stack used by the last call, measured by painting; None on the host."""
+        return self._backend.measurements().stack_bytes
+
+    def profile(self) -> Mapping[str, int]:
+        """Instructions of a training step by C function, largest first; only on the emulator."""
+        return self._backend.profile()
+
+    # Inside --------------------------------------------------------------------------------------
+
+    def _samples(self, x: ArrayLike) -> Iterator[bytes]:
+        port, array = self._interface.input, np.asarray(x)
+        single = tuple(port.shape[1:])
+        if array.shape == single:
+            array = array[None]
+        if array.shape[1:] != single or array.ndim != len(port.shape):
+            raise InputError(
+                f"the model takes samples of shape {list(single)}, with or without a leading batch "
+                f"dimension; got an array of shape {list(array.shape)}"
+            )
+        for sample in array.astype(self._interface.input_type.dtype.numpy):
+            yield np.ascontiguousarray(port.to_program(sample[None])).tobytes()
+
+    def _targets(self, y: ArrayLike | None, count: int) -> list[bytes | None]:
+        type_ = self._interface.target_type
+        if type_ is None:
+            return [None] * count
+        if y is None:
+            raise InputError(f"the loss {self._interface.loss.value} needs targets")
+        array = np.asarray(y)
+        if self._interface.loss is Loss.CROSS_ENTROPY:
+            if not np.array_equal(array, np.round(array)):
+                raise InputError("cross_entropy takes class indices, which are whole numbers")
+            if array.size != count * type_.size:
+                raise InputError(f"{array.size} labels for {count} samples of {type_.size} each")
+            self._check_labels(array)
+            return [row.astype(np.int32).tobytes() for row in array.reshape(count, type_.size)]
+        if array.size != count * type_.size:
+            raise InputError(
+                f"the targets have shape {list(array.shape)}, {count} x "
+                f"{list(self._interface.output.shape[1:])} "
+                "is needed"
+            )
+        rows = array.reshape(count, *self._interface.output.shape[1:]).astype(np.float32)
+        return [
+            np.ascontiguousarray(self._interface.output.to_program(row[None])).tobytes()
+            for row in rows
+        ]
+
+    def _check_labels(self, labels: Array) -> None:
+        classes = self._interface.output_type.shape[-1]
+        if labels.size and (labels.min() < 0 or labels.max() >= classes):
+            wrong = labels[(labels < 0) | (labels >= classes)].reshape(-1)[0]
+            raise InputError(
+                f"label {wrong} is out of range: the network has classes 0 to {classes - 1}"
+            )
+
+    def _class_axis(self) -> int:
+        axes = self._interface.output.axes
+        return axes[-1] if axes else -1
+
+    def _pack(self, tensors: Mapping[str, Array]) -> bytes:
+        parts: Iterable[bytes] = (tensors[value.name].tobytes() for value in self._interface.state)
+        return b"".join(part.ljust(aligned(len(part)), b"\0") for part in parts)
+
+    def _raise_for(self, status: int, loss: float = 0.0) -> None:
+        if status == OK:
+            return
+        if status in (NONFINITE, PARTIAL):
+            raise NonFiniteError(
+                f"NaN or infinity arose in training step {self.step} (loss {loss:g}); the "
+                "weights are those "
+                "of before the step. Look for NaN in the sample, or lower the learning rate."
+            )
+        if status == LABEL:
+            raise InputError("a label is out of range; nothing was changed")
+        raise CompilerBug(f"the program answered with status {status}")
+
+
+def _pair(validation: tuple[ArrayLike, ArrayLike | None]) -> tuple[ArrayLike, ArrayLike]:
+    x, y = validation
+    assert y is not None
+    return x, y
+
+
+@contextmanager
+def _progress(show: bool, total: int) -> Iterator[Any]:
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=not show, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda text: bar.update(task, advance=1, description=text)

@@ -1,0 +1,94 @@
+"""What the user asks of a training program besides the network: optimiser, loss, budget."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from kilograd.errors import InputError
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent on single samples.
+
+    `lr` is the default learning rate of sessions; the C function takes it as an argument.
+    `momentum` and `weight_decay` as in PyTorch. `accumulate` n: the weights move every n-th sample,
+    by the mean gradient of the n. `atomic`: a step in which NaN or infinity arises changes nothing
+    at all; this holds every gradient until all are known to be finite. With atomic=False each
+    tensor is updated as soon as its gradient exists, which frees the gradient early; a step that
+    fails may then have updated the layers behind the one that failed.
+    """
+
+    lr: float = 0.01
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    accumulate: int = 1
+    atomic: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        if not (math.isfinite(self.lr) and self.lr >= 0):
+            raise InputError(f"SGD: lr={self.lr} must be finite and not negative")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"SGD: momentum={self.momentum} must be in [0, 1)")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise InputError(f"SGD: weight_decay={self.weight_decay} must be finite, not negative")
+        if self.accumulate < 1 or self.accumulate != int(self.accumulate):
+            raise InputError(f"SGD: accumulate={self.accumulate} must be a whole number from 1")
+
+
+class Loss(Enum):
+    """The losses that `compile` takes by name; each is a mean, as in PyTorch.
+
+    cross_entropy: logits [1, ..., K] against class indices; mse: against an array of the output's
+    shape; autoencoder: mse against the network's own input; bce_with_logits: logits against
+    probabilities.
+    """
+
+    CROSS_ENTROPY = "cross_entropy"
+    MSE = "mse"
+    AUTOENCODER = "autoencoder"
+    BCE_WITH_LOGITS = "bce_with_logits"
+
+    @staticmethod
+    def of(name: str | Loss) -> Loss:
+        """The loss of that name, or InputError with the list of names."""
+        try:
+            return Loss(name)
+        except ValueError:
+            names = ", ".join(loss.value for loss in Loss)
+            raise InputError(f"loss={name!r} is unknown; there are {names}") from None
+
+
+_SIZES = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
+
+
+def parse_bytes(size: int | str) -> int:
+    """Bytes from an integer or a text such as "256KB" (1 KB = 1024 bytes)."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b?)\s*", str(size).lower())
+    unit = match.group(2).replace("i", "") if match else ""
+    unit = unit if unit in _SIZES else unit + "b"
+    if match is None or unit not in _SIZES:
+        raise InputError(f"{size!r} is no size; write bytes as a number, or as 256KB or 1MB")
+    return int(float(match.group(1)) * _SIZES[unit])
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits on the program, by default the device's: `sram` and `flash` in bytes or as "256KB"."""
+
+    sram: int | str | None = None
+    flash: int | str | None = None
+
+    @property
+    def sram_bytes(self) -> int | None:
+        """The SRAM limit in bytes, None for the device's."""
+        return None if self.sram is None else parse_bytes(self.sram)
+
+    @property
+    def flash_bytes(self) -> int | None:
+        """The flash limit in bytes, None for the device's."""
+        return None if self.flash is None else parse_bytes(self.flash)

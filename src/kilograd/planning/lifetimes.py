@@ -1,0 +1,133 @@
+"""When each tensor lives and which tensors share memory.
+
+Time is the index of the running node. A buffer lives in the half-open interval from the node that
+defines it to behind the last node that reads it; inputs live from 0, outputs to the end. Values
+share a buffer where an operator is an alias, and where it may run in place over an input that
+nobody reads later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kilograd.errors import CompilerBug
+from kilograd.ir import Graph, Node, Value
+
+ALIGNMENT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A buffer of the arena: `size_bytes` in [first, last) of node indices."""
+
+    name: str
+    size_bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """The buffers of an ordered graph.
+
+    `root` maps every value to the value whose memory it uses: a state, a constant, or the owner of
+    a buffer; scalar arguments are absent. `scratch` maps a node index to the name of its scratch
+    buffer.
+    """
+
+    buffers: tuple[Lifetime, ...]
+    root: Mapping[Value, Value]
+    scratch: Mapping[int, str]
+
+    @property
+    def peak_bytes(self) -> int:
+        """The largest sum of live bytes: no allocation of these buffers is smaller."""
+        return max((total for _, total in self.profile()), default=0)
+
+    def profile(self) -> list[tuple[int, int]]:
+        """Live bytes from each point in time where they change."""
+        changes: dict[int, int] = {}
+        for buffer in self.buffers:
+            size = -(-buffer.size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            changes[buffer.first] = changes.get(buffer.first, 0) + size
+            changes[buffer.last] = changes.get(buffer.last, 0) - size
+        total, result = 0, []
+        for time in sorted(changes):
+            total += changes[time]
+            result.append((time, total))
+        return result
+
+
+def lifetimes(graph: Graph, *, by_pointer: frozenset[Value] = frozenset()) -> Lifetimes:
+    """The lifetimes of an ordered graph.
+
+    Values in `by_pointer` are written to memory of the caller and need no buffer. Raises
+    CompilerBug where the order overwrites a state that is still read.
+    """
+    count = len(graph.nodes)
+    last_use: dict[Value, int] = {}
+    for index, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            last_use[value] = index
+    for value in graph.results():
+        last_use[value] = count
+    fixed = {*graph.state, *graph.constants, *by_pointer}
+    root: dict[Value, Value] = {value: value for value in fixed}
+    first: dict[Value, int] = {}
+    end: dict[Value, int] = {}
+    for value in graph.inputs:
+        if value.type.rank:
+            root[value], first[value], end[value] = value, 0, last_use.get(value, 0)
+    next_state = {value: state for state, value in graph.updates.items()}
+    for index, node in enumerate(graph.nodes):
+        for position, value in enumerate(node.outputs):
+            if value in by_pointer:
+                continue
+            if value in next_state:
+                _check_overwrite(graph, index, next_state[value], last_use)
+                root[value] = next_state[value]
+                continue
+            owner = _shared_with(node, position, root, end, index)
+            if owner is None:
+                owner = value
+                first[value], end[value] = index, last_use.get(value, index)
+            elif owner in end:
+                end[owner] = max(end[owner], last_use.get(value, index))
+            root[value] = owner
+    buffers = [Lifetime(v.name, v.type.bytes, first[v], end[v] + 1) for v in first]
+    scratch: dict[int, str] = {}
+    for index, node in enumerate(graph.nodes):
+        size = node.op.cost(*(value.type for value in node.inputs)).scratch_bytes
+        if size:
+            scratch[index] = f"scratch of node {index}"
+            buffers.append(Lifetime(scratch[index], size, index, index + 1))
+    return Lifetimes(tuple(buffers), root, scratch)
+
+
+def _shared_with(
+    node: Node, position: int, root: dict[Value, Value], end: dict[Value, int], index: int
+) -> Value | None:
+    """The owner of the buffer that this output takes over, if there is one."""
+    if node.op.alias:
+        return root[node.inputs[0]]
+    size = node.outputs[position].type.bytes
+    for output, source in node.op.in_place:
+        if output != position or source >= len(node.inputs):
+            continue
+        value = node.inputs[source]
+        owner = root.get(value)
+        if owner is None or end.get(owner) != index or value.type.bytes != size:
+            continue
+        if owner.type.bytes != size:
+            continue
+        others = (v for v in node.inputs if v != value)
+        if all(root.get(other) != owner for other in others):
+            return owner
+    return None
+
+
+def _check_overwrite(graph: Graph, index: int, state: Value, last_use: Mapping[Value, int]) -> None:
+    if last_use.get(state, index) > index:
+        reader = graph.nodes[last_use[state]] if last_use[state] < len(graph.nodes) else None
+        raise CompilerBug(f"{state} is overwritten by node {index} and read later by {reader}")

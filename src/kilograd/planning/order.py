@@ -1,0 +1,132 @@
+"""Chooses the order of execution that needs the least memory.
+
+An order must respect data, and the memory that steps overwrite: a weight is updated behind its last
+reader; with an atomic step, behind every check. Several orders are made and measured by the peak of
+their lifetimes; ties keep the earlier one, and the first is the order in which autodiff built the
+program.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import replace
+
+from kilograd.ir import Graph, Node, Value
+from kilograd.planning.lifetimes import lifetimes
+
+Priority = Callable[[int], tuple[int, ...]]
+
+
+def order(graph: Graph, *, atomic: bool) -> Graph:
+    """The same program in the measured best order; `atomic` puts every update behind every
+    check.
+    """
+    predecessors = _predecessors(graph, atomic)
+    candidates = [
+        _list_schedule(predecessors, lambda index: (index,)),
+        _list_schedule(predecessors, _early_updates(graph)),
+        _greedy(graph, predecessors),
+    ]
+    pointers = frozenset(value for value in graph.outputs if not value.type.rank)
+    graphs = [replace(graph, nodes=tuple(graph.nodes[i] for i in c)) for c in candidates]
+    return min(graphs, key=lambda g: lifetimes(g, by_pointer=pointers).peak_bytes)
+
+
+def _predecessors(graph: Graph, atomic: bool) -> list[set[int]]:
+    producer = {value: i for i, node in enumerate(graph.nodes) for value in node.outputs}
+    readers: dict[Value, list[int]] = {}
+    for index, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            readers.setdefault(value, []).append(index)
+    result = [
+        {producer[value] for value in node.inputs if value in producer} for node in graph.nodes
+    ]
+    steps = {producer[successor] for successor in graph.updates.values()}
+    for state, successor in graph.updates.items():
+        step = producer[successor]
+        result[step].update(reader for reader in readers.get(state, []) if reader != step)
+    checks = {index for index, node in enumerate(graph.nodes) if node.op.check}
+    first_check = min(checks, default=None)
+    for step in steps:
+        if atomic:
+            result[step] |= checks
+        elif first_check is not None:
+            result[step].add(first_check)
+    return result
+
+
+def _early_updates(graph: Graph) -> Priority:
+    """Weight gradients, checks and updates as soon as possible, everything else in the given
+    order.
+    """
+    final = {value for value in graph.updates.values()}
+    feeds_step: set[int] = set()
+    wanted = set(final)
+    for index in range(len(graph.nodes) - 1, -1, -1):
+        node = graph.nodes[index]
+        if node.op.check or any(value in final for value in node.outputs):
+            feeds_step.add(index)
+            wanted.update(node.inputs)
+        elif any(value in wanted for value in node.outputs) and node.location.backward:
+            feeds_step.add(index)
+    return lambda index: (0 if index in feeds_step else 1, index)
+
+
+def _list_schedule(predecessors: list[set[int]], priority: Priority) -> list[int]:
+    """The topological order that always takes the ready node of the smallest priority."""
+    missing = [len(p) for p in predecessors]
+    successors: list[list[int]] = [[] for _ in predecessors]
+    for index, before in enumerate(predecessors):
+        for other in before:
+            successors[other].append(index)
+    ready = [(priority(i), i) for i, count in enumerate(missing) if count == 0]
+    heapq.heapify(ready)
+    result = []
+    while ready:
+        _, index = heapq.heappop(ready)
+        result.append(index)
+        for successor in successors[index]:
+            missing[successor] -= 1
+            if missing[successor] == 0:
+                heapq.heappush(ready, (priority(successor), successor))
+    return result
+
+
+def _greedy(graph: Graph, predecessors: list[set[int]]) -> list[int]:
+    """The topological order that always takes the ready node that leaves the fewest live bytes."""
+    remaining: dict[Value, int] = {}
+    for node in graph.nodes:
+        for value in dict.fromkeys(node.inputs):
+            remaining[value] = remaining.get(value, 0) + 1
+    for value in graph.results():
+        remaining[value] = remaining.get(value, 0) + 1
+    stored = {*graph.state, *graph.constants, *graph.updates.values()}
+
+    def growth(node: Node) -> int:
+        added = 0 if node.op.alias else sum(v.type.bytes for v in node.outputs if v not in stored)
+        freed = sum(
+            v.type.bytes
+            for v in dict.fromkeys(node.inputs)
+            if v not in stored and remaining[v] == 1
+        )
+        return added - freed
+
+    missing = [len(p) for p in predecessors]
+    successors: list[list[int]] = [[] for _ in predecessors]
+    for index, before in enumerate(predecessors):
+        for other in before:
+            successors[other].append(index)
+    ready = [i for i, count in enumerate(missing) if count == 0]
+    result = []
+    while ready:
+        best = min(ready, key=lambda i: (growth(graph.nodes[i]), i))
+        ready.remove(best)
+        result.append(best)
+        for value in dict.fromkeys(graph.nodes[best].inputs):
+            remaining[value] -= 1
+        for successor in successors[best]:
+            missing[successor] -= 1
+            if missing[successor] == 0:
+                ready.append(successor)
+    return result

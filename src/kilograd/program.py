@@ -1,0 +1,288 @@
+"""What `compile` returns: the planned program, its figures, its C project, and sessions that run
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+from kilograd.codegen import project
+from kilograd.codegen.project import Sources
+from kilograd.devices import Device
+from kilograd.errors import CompilerBug, InfeasibleError, InputError
+from kilograd.execution.build import build_firmware, build_host_library
+from kilograd.execution.host import HostBackend
+from kilograd.execution.image import Image
+from kilograd.execution.interface import Interface
+from kilograd.execution.session import Session
+from kilograd.ir import Graph, Value
+from kilograd.ops.softmax import Softmax
+from kilograd.options import SGD, Budget, Loss
+from kilograd.planning.explain import describe_peak
+from kilograd.planning.schedule import Schedule
+from kilograd.summary import summary
+from kilograd.transforms.ports import Ports
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the linked program on its device.
+
+    `sram_bytes` is all of the SRAM: `arena_bytes` (tensors of the running call), `state_bytes`
+    (what is learned), `data_bytes` (other static data) and `stack_bytes` (worst case over the call
+    graph of the linked image). `lower_bound_bytes` is the largest sum of tensors alive at once,
+    which no arena can undercut. On the device `host` data, stack and flash are not measured and 0.
+    """
+
+    arena_bytes: int
+    state_bytes: int
+    data_bytes: int
+    stack_bytes: int
+    flash_bytes: int
+    lower_bound_bytes: int
+
+    @property
+    def sram_bytes(self) -> int:
+        """All of the SRAM that the program uses."""
+        return self.arena_bytes + self.state_bytes + self.data_bytes + self.stack_bytes
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates: of one prediction, and of one training step."""
+
+    predict: int
+    train_step: int
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A compiled network. Build it with `kilograd.compile`."""
+
+    name: str
+    device: Device
+    loss: Loss
+    optimizer: SGD
+    ports: Ports
+    forward: Graph
+    gradients: Mapping[Value, Value]
+    predict: Schedule
+    train: Schedule
+    budget: Budget = field(default_factory=Budget)
+
+    @property
+    def arena_bytes(self) -> int:
+        """The arena that both functions share."""
+        return max(self.predict.arena_bytes, self.train.arena_bytes, 4)
+
+    @cached_property
+    def sources(self) -> Sources:
+        """The C project as text."""
+        return project.emit(self.name, self.predict, self.train, self.arena_bytes)
+
+    @cached_property
+    def image(self) -> Image:
+        """The program linked for its device; raises InputError for the device `host`."""
+        return self._firmware("zig")
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Bytes, measured on the linked image where the device is a microcontroller."""
+        bound = max(self.predict.lifetimes.peak_bytes, self.train.lifetimes.peak_bytes)
+        arena, state = self.arena_bytes, self.sources.state_bytes
+        if self.device.is_host:
+            return Memory(arena, state, 0, 0, 0, bound)
+        image = self.image
+        stack = max(
+            self._stack_bytes(image, f"kg_session_{entry}")
+            for entry in ("init", "predict", "train_step", "save", "load")
+        )
+        return Memory(
+            arena, state, image.static_bytes - arena - state, stack, image.flash_bytes, bound
+        )
+
+    @staticmethod
+    def _stack_bytes(image: Image, entry: str) -> int:
+        bound = image.stack_bound(entry)
+        if bound.bytes is None:
+            raise CompilerBug(f"the stack of {entry} has no bound: {bound.reason}")
+        return bound.bytes
+
+    @cached_property
+    def macs(self) -> Macs:
+        """Multiply-accumulates of the two functions."""
+        return Macs(_macs(self.predict.graph), _macs(self.train.graph))
+
+    def check_fit(self) -> None:
+        """Raise InfeasibleError when the program needs more than the device or the budget has."""
+        sram, flash = self.budget.sram_bytes, self.budget.flash_bytes
+        if not self.device.is_host:
+            memory = self.device.memory_map()
+            sram = min(sram or memory.sram_bytes, memory.sram_bytes)
+            flash = min(flash or memory.flash_bytes, memory.flash_bytes)
+        static = self.arena_bytes + self.sources.state_bytes
+        if sram is not None and static > sram:
+            raise InfeasibleError(self._too_large("SRAM", static, sram, "before stack"))
+        if sram is not None and self.memory.sram_bytes > sram:
+            raise InfeasibleError(self._too_large("SRAM", self.memory.sram_bytes, sram, "in all"))
+        if flash is not None and self.memory.flash_bytes > flash:
+            raise InfeasibleError(
+                self._too_large("flash", self.memory.flash_bytes, flash, "in all")
+            )
+
+    def _too_large(self, memory: str, needed: int, available: int, scope: str) -> str:
+        text = (
+            f"the program needs {needed:,} bytes of {memory} {scope}, {needed - available:,} "
+            "more than "
+            f"the {available:,} of {self.device.name}"
+        )
+        if memory == "SRAM":
+            text += (
+                f" (arena {self.arena_bytes:,}, learned state {self.sources.state_bytes:,}).\n"
+                f"The peak of the arena is made by:\n{describe_peak(self.train)}\n"
+                "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a "
+                "fraction of the "
+                "channels (kg.update.channels), kg.SGD(atomic=False), a smaller input, or a "
+                "larger device."
+            )
+        else:
+            text += ".\nWhat helps: a narrower network, or a device with more flash."
+        return text
+
+    def summary(self) -> str:
+        """Bytes, work and what is trained, as a text table."""
+        return summary(self)
+
+    def save(self, directory: str | Path, *, force: bool = False) -> Path:
+        """Write the C project; an existing non-empty directory is refused unless `force` replaces
+        it.
+        """
+        directory = Path(directory)
+        if directory.exists() and not directory.is_dir():
+            raise InputError(f"{directory} is a file; name a directory to write the C project to")
+        if directory.exists() and any(directory.iterdir()) and not force:
+            raise InputError(
+                f"{directory} is not empty; choose another directory, or force it (--force)"
+            )
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".kilograd-") as scratch:
+            staged = Path(scratch) / "project"
+            for name, text in {**self.sources.files, "manifest.json": self.manifest()}.items():
+                path = staged / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            if directory.exists():
+                shutil.rmtree(directory)
+            staged.rename(directory)
+        return directory
+
+    def manifest(self) -> str:
+        """What was compiled, as JSON: the figures of `summary`, the ports, the trained tensors."""
+        memory = self.memory
+        content = {
+            "kilograd": metadata.version("kilograd"),
+            "network": self.name,
+            "device": self.device.name,
+            "loss": self.loss.value,
+            "checkpoint_id": self.sources.checkpoint_id,
+            "memory": {
+                "sram_bytes": memory.sram_bytes,
+                "arena_bytes": memory.arena_bytes,
+                "arena_lower_bound_bytes": memory.lower_bound_bytes,
+                "state_bytes": memory.state_bytes,
+                "data_bytes": memory.data_bytes,
+                "stack_bytes": memory.stack_bytes,
+                "flash_bytes": memory.flash_bytes,
+            },
+            "macs": {"predict": self.macs.predict, "train_step": self.macs.train_step},
+            "input": {"user_shape": self.ports.inputs[0].shape, "program": str(self._input.type)},
+            "output": {
+                "user_shape": self.ports.outputs[0].shape,
+                "program": str(self._output.type),
+            },
+            "trained": [
+                {"name": tensor.origin.name, "type": str(value.type)}
+                for value, tensor in self.train.graph.state.items()
+                if tensor.origin is not None
+            ],
+        }
+        return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+    @property
+    def _input(self) -> Value:
+        return self.predict.graph.inputs[0]
+
+    @property
+    def _output(self) -> Value:
+        return self.predict.graph.outputs[0]
+
+    @cached_property
+    def interface(self) -> Interface:
+        """What sessions know of this program."""
+        graph = self.train.graph
+        targets = [value for value in graph.inputs if value.name == "target"]
+        producer = self.predict.graph.producers().get(self._output)
+        return Interface(
+            name=self.name,
+            input=self.ports.inputs[0],
+            output=self.ports.outputs[0],
+            input_type=self._input.type,
+            output_type=self._output.type,
+            target_type=targets[0].type if targets else None,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            state=graph.state,
+            frozen={**self.predict.graph.constants, **graph.constants},
+            has_softmax=producer is not None and isinstance(producer.op, Softmax),
+        )
+
+    def on_host(
+        self, *, toolchain: str = "zig", sanitize: bool = False, poison: bool = False
+    ) -> Session:
+        """A session that runs the C on this computer.
+
+        `sanitize` stops at undefined behaviour; `poison` overwrites every tensor as soon as it is
+        dead. Both are for tests: they change speed, never results.
+        """
+        sources = self.sources
+        if poison:
+            sources = project.emit(
+                self.name, self.predict, self.train, self.arena_bytes, poison=True
+            )
+        with tempfile.TemporaryDirectory(prefix="kilograd-host-") as scratch:
+            library = build_host_library(
+                {**sources.files, "harness.c": project.harness(sources)},
+                (f"{self.name}.c", "harness.c"),
+                Path(scratch) / f"{self.name}.so",
+                toolchain=toolchain,
+                sanitize=sanitize,
+            )
+            return Session(self.interface, HostBackend(self.interface, library, self.arena_bytes))
+
+    def on_emulator(self, *, toolchain: str = "zig") -> Session:
+        """A session that runs the C on the emulated device, with exactly its SRAM and flash."""
+        # Unicorn is an extra: only emulated sessions need it.
+        from kilograd.execution.emulated import EmulatedBackend
+
+        image = self.image if toolchain == "zig" else self._firmware(toolchain)
+        backend = EmulatedBackend(self.interface, image, self.device, self.arena_bytes)
+        return Session(self.interface, backend)
+
+    def _firmware(self, toolchain: str) -> Image:
+        return build_firmware(
+            {**self.sources.files, "harness.c": project.harness(self.sources)},
+            (f"{self.name}.c", "harness.c"),
+            self.device,
+            toolchain=toolchain,
+        )
+
+
+def _macs(graph: Graph) -> int:
+    return sum(node.op.cost(*(value.type for value in node.inputs)).macs for node in graph.nodes)

@@ -1,0 +1,147 @@
+"""From an update spec to the tensors to train: which constants, and how many of their input
+channels.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from kilograd.errors import InputError
+from kilograd.ir import Graph, Node, Value
+from kilograd.update import (
+    All,
+    Bias,
+    Biases,
+    Channels,
+    Choice,
+    Frozen,
+    Full,
+    Last,
+    Mixture,
+    Patterns,
+    Spec,
+)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A constant of the graph that the user could train.
+
+    `name` is the user's; `is_bias` holds for the additive parameter of a layer; `channel_axis` is
+    the axis of its input channels, None where it cannot be trained in part; `layer` counts layers
+    in execution order.
+    """
+
+    value: Value
+    name: str
+    layer: int
+    is_bias: bool
+    channel_axis: int | None
+
+
+Selection = Mapping[Value, int | None]
+"""What to train of each chosen constant: the first n input channels, or None for all of it."""
+
+
+def parameters(graph: Graph) -> list[Parameter]:
+    """The trainable constants, by first use; a layer is a node that reads at least one."""
+    found: dict[Value, Parameter] = {}
+    layer = 0
+    for node in graph.nodes:
+        fresh = [
+            (index, value)
+            for index, value in enumerate(node.inputs)
+            if value in graph.constants and _origin_name(graph, value) and value not in found
+        ]
+        for index, value in fresh:
+            is_bias = index >= 2 and index == len(node.inputs) - 1
+            axis = None if is_bias else _channel_axis(node, value)
+            name = _origin_name(graph, value)
+            found[value] = Parameter(value, name, layer, is_bias, axis)
+        layer += bool(fresh)
+    return list(found.values())
+
+
+def select(graph: Graph, spec: Spec) -> Selection:
+    """The constants to train; raises InputError for a pattern that matches nothing."""
+    known = parameters(graph)
+    chosen: dict[Value, int | None] = {}
+    _apply(spec, known, chosen)
+    return {p.value: chosen[p.value] for p in known if p.value in chosen}
+
+
+def _apply(spec: Spec, known: list[Parameter], chosen: dict[Value, int | None]) -> None:
+    if isinstance(spec, Mixture):
+        for member in spec.members:
+            _apply(member, known, chosen)
+    elif isinstance(spec, All):
+        _choose(known, Full(), chosen)
+    elif isinstance(spec, Last):
+        layers = sorted({parameter.layer for parameter in known})[-spec.layers or len(known) + 1 :]
+        _choose([p for p in known if p.layer in layers], Full(), chosen)
+    elif isinstance(spec, Biases):
+        members = [p for p in known if p.is_bias]
+        count = len(members) if spec.count is None else spec.count
+        _choose(members[max(0, len(members) - count) :], Bias(), chosen)
+    elif isinstance(spec, Patterns):
+        for pattern, choice in spec.entries:
+            _choose(_match(pattern, known), choice, chosen, pattern)
+
+
+def _choose(
+    members: list[Parameter], choice: Choice, chosen: dict[Value, int | None], pattern: str = ""
+) -> None:
+    for parameter in members:
+        if isinstance(choice, Frozen):
+            chosen.pop(parameter.value, None)
+        elif isinstance(choice, Full) or parameter.is_bias:
+            chosen[parameter.value] = None
+        elif isinstance(choice, Channels):
+            count = _channel_count(parameter, choice.fraction, pattern)
+            if count:
+                whole = parameter.value.type.shape[parameter.channel_axis or 0]
+                chosen[parameter.value] = None if count == whole else count
+            else:
+                chosen.pop(parameter.value, None)
+
+
+def _channel_count(parameter: Parameter, fraction: float, pattern: str) -> int:
+    if fraction in (0, 1):
+        return int(fraction) * parameter.value.type.shape[parameter.channel_axis or 0]
+    if parameter.channel_axis is None:
+        raise InputError(
+            f"update {pattern!r}: {parameter.name} ({parameter.value.type}) has no input "
+            "channels to "
+            "train in part; only weights of convolutions and linear layers have. Use update.full()."
+        )
+    return max(1, round(fraction * parameter.value.type.shape[parameter.channel_axis]))
+
+
+def _match(pattern: str, known: list[Parameter]) -> list[Parameter]:
+    members = [
+        p
+        for p in known
+        if fnmatchcase(p.name, pattern) or fnmatchcase(p.name.rpartition(".")[0], pattern)
+    ]
+    if not members:
+        names = [p.name for p in known]
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+        near = difflib.get_close_matches(pattern, [*names, *layers], n=3, cutoff=0.4) or names[-3:]
+        raise InputError(
+            f"update pattern {pattern!r} matches none of the {len(names)} parameters; "
+            f"the nearest names are {', '.join(near)}"
+        )
+    return members
+
+
+def _origin_name(graph: Graph, value: Value) -> str:
+    origin = graph.constants[value].origin
+    return origin.name if origin else ""
+
+
+def _channel_axis(node: Node, value: Value) -> int | None:
+    axis = node.op.channel_axis
+    return axis if axis is not None and value.type.rank > axis else None

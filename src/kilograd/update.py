@@ -1,0 +1,185 @@
+"""What to train, as data: everything, the last layers, the last biases, chosen parameters, or any
+mixture.
+
+    update=kg.update.all()
+    update=kg.update.last(2)                                  # the last two layers, weights and
+    biases update=kg.update.biases(20)                               # the last twenty biases
+    update={"blocks.8.*": kg.update.channels(0.25), "fc": kg.update.full(), "fc.bias":
+    kg.update.none()} update=[kg.update.biases(20), {"blocks.8.pointwise1":
+    kg.update.channels(0.5)}]
+
+The entries of a list, and of a mapping, are applied in order; a later one overrides an earlier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kilograd.errors import InputError
+
+
+@dataclass(frozen=True)
+class Full:
+    """Train the matched parameters whole."""
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Train the biases among the matched parameters."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Train the first `fraction` of the input channels of the matched weights, and the matched
+    biases whole.
+    """
+
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Do not train the matched parameters."""
+
+
+Choice = Full | Bias | Channels | Frozen
+
+
+@dataclass(frozen=True)
+class All:
+    """Train every parameter."""
+
+
+@dataclass(frozen=True)
+class Last:
+    """Train the last `layers` layers that have parameters, weights and biases."""
+
+    layers: int
+
+
+@dataclass(frozen=True)
+class Biases:
+    """Train the last `count` biases, or all of them where it is None."""
+
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Pairs of a pattern and a choice; shell wildcards match parameter names and layer names."""
+
+    entries: tuple[tuple[str, Choice], ...]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several specs, applied in order."""
+
+    members: tuple[Spec, ...]
+
+
+Spec = All | Last | Biases | Patterns | Mixture
+SpecLike = Spec | Mapping[str, Choice] | Sequence["SpecLike"]
+
+
+def all() -> All:
+    """Train every parameter."""
+    return All()
+
+
+def last(layers: int) -> Last:
+    """Train the last `layers` layers that have parameters, in execution order."""
+    if layers < 0:
+        raise InputError(f"update.last({layers}): the number of layers cannot be negative")
+    return Last(layers)
+
+
+def biases(count: int | None = None) -> Biases:
+    """Train the last `count` biases in execution order, or all of them."""
+    if count is not None and count < 0:
+        raise InputError(f"update.biases({count}): the number of biases cannot be negative")
+    return Biases(count)
+
+
+def full() -> Full:
+    """Train the matched parameters whole."""
+    return Full()
+
+
+def bias() -> Bias:
+    """Train only the biases among the matched parameters."""
+    return Bias()
+
+
+def channels(fraction: float) -> Channels:
+    """Train the first `fraction` (0 to 1) of the input channels of the matched weights, and their
+    biases.
+
+    Zero means biases only. At least one channel is trained when the fraction is above zero.
+    """
+    if not 0 <= fraction <= 1:
+        raise InputError(f"update.channels({fraction}): the fraction must be between 0 and 1")
+    return Channels(fraction)
+
+
+def none() -> Frozen:
+    """Do not train the matched parameters."""
+    return Frozen()
+
+
+def normalise(spec: SpecLike) -> Spec:
+    """A spec from what users may write; raises InputError for anything else."""
+    if isinstance(spec, All | Last | Biases | Patterns | Mixture):
+        return spec
+    if isinstance(spec, Mapping):
+        for pattern, choice in spec.items():
+            if not isinstance(pattern, str) or not isinstance(
+                choice, Full | Bias | Channels | Frozen
+            ):
+                raise InputError(
+                    f"update: {pattern!r}: {choice!r} is not a pattern and one of update.full(), "
+                    "update.bias(), update.channels(fraction), update.none()"
+                )
+        return Patterns(tuple(spec.items()))
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
+        return Mixture(tuple(normalise(member) for member in spec))
+    raise InputError(
+        f"update={spec!r} is not understood; use kg.update.all(), last(k), biases(k), a "
+        "mapping from "
+        "parameter patterns to choices, or a list of these"
+    )
+
+
+def parse(texts: Sequence[str]) -> Spec:
+    """A spec from command-line texts, applied in order.
+
+    `all`, `last:2`, `biases`, `biases:20`, or `PATTERN=CHOICE` with the choices `full`, `bias`,
+    `none` and `channels:0.25`.
+    """
+    return Mixture(tuple(_parse_one(text) for text in texts))
+
+
+def _parse_one(text: str) -> Spec:
+    choices = {"full": Full(), "bias": Bias(), "none": Frozen()}
+    head, _, number = text.partition(":")
+    try:
+        if "=" in text:
+            pattern, _, choice = text.partition("=")
+            kind, _, fraction = choice.partition(":")
+            if kind == "channels":
+                return Patterns(((pattern, channels(float(fraction))),))
+            return Patterns(((pattern, choices[choice]),))
+        if text == "all":
+            return All()
+        if head == "last":
+            return last(int(number))
+        if head == "biases":
+            return biases(int(number) if number else None)
+    except (ValueError, KeyError):
+        pass
+    raise InputError(
+        f"--update {text!r} is not understood; write all, last:2, biases, biases:20, or "
+        "PATTERN=CHOICE with "
+        "the choices full, bias, none and channels:0.25"
+    )
