@@ -74,7 +74,7 @@ def compile(
     graphs = stage("differentiate", lambda: differentiate(folded, Loss.of(loss), choice, optimizer))
     predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(graphs.train)))
     train = stage("order", lambda: order(train, atomic=optimizer.atomic))
-    schedules = stage("allocate", lambda: (allocate(predict), allocate(train)))
+    schedules = stage("allocate", lambda: allocate((predict, train)))
     program = Program(
         name=identifier(name or imported.name),
         device=target,

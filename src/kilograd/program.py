@@ -28,7 +28,7 @@ from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.explain import describe_peak
 from kilograd.planning.schedule import Schedule
 from kilograd.summary import summary
-from kilograd.transforms.layout import Ports
+from kilograd.transforms.ports import Ports
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,9 @@ BIG_M7 = Device(
     fpu="single",
     clock_hz=216_000_000,
     sram_base=0x20000000,
-    sram_bytes=64 * 1024 * 1024,
+    sram_bytes=16 * 1024 * 1024,
     flash_base=0x08000000,
-    flash_bytes=64 * 1024 * 1024,
+    flash_bytes=16 * 1024 * 1024,
 )
 
 

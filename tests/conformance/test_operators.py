@@ -4,6 +4,8 @@ costs.
 
 from __future__ import annotations
 
+import platform
+
 import array_api_compat
 import numpy as np
 import pytest
@@ -68,6 +70,26 @@ def test_c_equals_reference(case: Case, library):
         assert status == 0
         for array, truth in zip(arrays, expected, strict=True):
             assert_close(array, truth, case.example.tolerance)
+
+
+@pytest.fixture(scope="session")
+def plain_library(tmp_path_factory):
+    """For a processor without fused multiply-add or wide vectors."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("needs an x86-64 processor")
+    return build(CASES, tmp_path_factory.mktemp("plain"), ("-mcpu=x86_64",))
+
+
+@by_name
+def test_bits_do_not_depend_on_the_processor(case: Case, library, plain_library):
+    op = case.example.op
+    pairs = (op.in_place or ((0, 0),)) if op.mutates or op.alias else ()
+    sizes = len(op.infer(*case.types)), len(case.types)
+    pairs = tuple((o, i) for o, i in pairs if o < sizes[0] and i < sizes[1])
+    results = [run(each, case, pairs) for each in (library, plain_library)]
+    assert results[0][0] == results[1][0]
+    for array, other in zip(results[0][1], results[1][1], strict=True):
+        assert array.tobytes() == other.tobytes()
 
 
 def assert_close(array: np.ndarray, truth: np.ndarray, tolerance: float):

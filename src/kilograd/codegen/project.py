@@ -60,8 +60,8 @@ def emit(
     names = unique_identifiers([value.name for value in (*constants, *state)])
     writer = _FunctionWriter(name, names, poison)
     functions = {
-        "predict": writer.body(predict, {}),
-        "train": writer.body(train, _train_arguments(train)),
+        "predict": writer.body(predict, _arguments(predict.graph)),
+        "train": writer.body(train, {**_arguments(train.graph), train.graph.outputs[0]: "loss"}),
     }
     state_bytes = sum(-(-value.type.bytes // 4) * 4 for value in state)
     target = _input(train.graph, "target")
@@ -150,17 +150,12 @@ class _FunctionWriter:
         ]
 
     def _text(self, schedule: Schedule, arguments: Mapping[Value, str], value: Value) -> str:
-        graph = schedule.graph
         if value in arguments:
             return arguments[value]
-        if value in graph.inputs and value is graph.inputs[0]:
-            return "input"
         root = schedule.lifetimes.root[value]
-        if root in graph.inputs and value == root:
-            return value.name
-        if root in graph.state:
+        if root in schedule.graph.state:
             return f"net->state.{self.names[root.name]}"
-        if root in graph.constants:
+        if root in schedule.graph.constants:
             return f"{self.name}_{self.names[root.name]}"
         return f"{value.type.dtype.text.upper()}({schedule.offsets[root.name]})"
 
@@ -169,10 +164,14 @@ class _FunctionWriter:
         return f"F32({schedule.offsets[name]})" if name else "NULL"
 
 
-def _train_arguments(schedule: Schedule) -> dict[Value, str]:
-    arguments = {value: value.name for value in schedule.graph.inputs if not value.type.rank}
-    (loss,) = schedule.graph.outputs
-    return {**arguments, loss: "loss"}
+def _arguments(graph: Graph) -> dict[Value, str]:
+    """The parameter of the C function that holds a graph input, for inputs and their reshaped views."""
+    result = {value: value.name for value in graph.inputs}
+    result[graph.inputs[0]] = "input"
+    for node in graph.nodes:
+        if node.op.alias and node.inputs[0] in result:
+            result[node.outputs[0]] = result[node.inputs[0]]
+    return result
 
 
 def _input(graph: Graph, name: str) -> Value | None:

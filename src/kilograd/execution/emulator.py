@@ -12,10 +12,14 @@ Instructions are counted exactly; they are not cycles (see `Device.cycles_per_in
 from __future__ import annotations
 
 import ctypes
+import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from kilograd.devices import Device
 from kilograd.errors import DeviceFault, InputError
@@ -49,9 +53,9 @@ _ARGUMENT_REGISTERS = (
     arm_const.UC_ARM_REG_R3,
 )
 _PAGE_BYTES = 1024
-_ERASED_FLASH = b"\xff"
-_POWER_UP_SRAM = b"\x5a"
-_PAINT = b"\xa5"
+_ERASED_FLASH = 0xFF
+_POWER_UP_SRAM = 0x5A
+_PAINT = 0xA5
 
 _SYSTEM_CONTROL_BASE = 0xE000E000
 _SYSTEM_CONTROL_BYTES = 0x1000
@@ -146,7 +150,7 @@ class Emulator:
             The number of instructions executed.
         """
         memory = self._memory
-        self._uc.mem_write(memory.sram_base, _POWER_UP_SRAM * memory.sram_bytes)
+        self._sram.fill(_POWER_UP_SRAM)
         self._cpacr = 0
         stack_top, entry = struct.unpack("<II", self.read(memory.flash_base, 8))
         self._uc.reg_write(arm_const.UC_ARM_REG_SP, stack_top)
@@ -176,8 +180,8 @@ class Emulator:
         if not function.is_function:
             raise InputError(f"'{symbol}' is not a function of {self.image.path.name}")
         stack_top = self.image.stack_top
-        free_base = self._free_base()
-        self._uc.mem_write(free_base, _PAINT * (stack_top - free_base))
+        free = self._sram[self._free_base() - self._memory.sram_base :]
+        free.fill(_PAINT)
 
         words = [value & 0xFFFFFFFF for value in arguments]
         on_stack = words[len(_ARGUMENT_REGISTERS) :]
@@ -189,8 +193,8 @@ class Emulator:
         self._uc.reg_write(arm_const.UC_ARM_REG_LR, self._idle | 1)
         self._run(function.address | 1, instruction_limit, symbol)
 
-        free = self.read(free_base, stack_top - free_base)
-        untouched_bytes = len(free) - len(free.lstrip(_PAINT))
+        touched = np.flatnonzero(free != _PAINT)
+        untouched_bytes = int(touched[0]) if len(touched) else len(free)
         if not untouched_bytes and not self._fits_stack(symbol, len(free)):
             raise DeviceFault(
                 f"stack overflow: {symbol} used all {len(free)} bytes between the static data and "
@@ -291,9 +295,13 @@ class Emulator:
     def _map_memories(self) -> None:
         memory = self._memory
         readable = unicorn.UC_PROT_READ
-        self._map(memory.flash_base, memory.flash_bytes, readable | unicorn.UC_PROT_EXEC)
-        self._map(memory.sram_base, memory.sram_bytes, readable | unicorn.UC_PROT_WRITE)
-        self._uc.mem_write(memory.flash_base, _ERASED_FLASH * memory.flash_bytes)
+        self._flash = self._map(
+            memory.flash_base, memory.flash_bytes, readable | unicorn.UC_PROT_EXEC
+        )
+        self._sram = self._map(
+            memory.sram_base, memory.sram_bytes, readable | unicorn.UC_PROT_WRITE
+        )
+        self._flash.fill(_ERASED_FLASH)
         for segment in self.image.segments:
             self._uc.mem_write(segment.address, segment.data)
         if self.device.fpu != "none":
@@ -306,8 +314,11 @@ class Emulator:
                 None,
             )
 
-    def _map(self, base: int, size_bytes: int, permissions: int) -> None:
+    def _map(self, base: int, size_bytes: int, permissions: int) -> npt.NDArray[np.uint8]:
         """Map whole pages, and guard what the last one holds beyond the end of the memory.
+
+        Returns a view of the memory itself, which Unicorn shares: painting and scanning hundreds of
+        kilobytes for every call would cost a millisecond through its own functions.
 
         A guard makes every access slow, so a memory that ends with a page goes without. What the
         first page holds before the memory needs none: only flash starts within a page, where a boot
@@ -316,11 +327,14 @@ class Emulator:
         first = base // _PAGE_BYTES * _PAGE_BYTES
         end = base + size_bytes
         last = -(-end // _PAGE_BYTES) * _PAGE_BYTES
-        self._uc.mem_map(first, last - first, permissions)
+        pages = mmap.mmap(-1, last - first)
+        content = np.frombuffer(pages, np.uint8)
+        self._uc.mem_map_ptr(first, last - first, permissions, content.ctypes.data)
         if end < last:
             self._guards.append((end, last))
             kinds = unicorn.UC_HOOK_MEM_READ | unicorn.UC_HOOK_MEM_WRITE
             self._uc.hook_add(kinds, self._on_guard_access, begin=end - 3, end=last - 1)
+        return content[base - first : end - first]
 
     def _fits_stack(self, symbol: str, available_bytes: int) -> bool:
         """Whether a call that touched every byte of the stack is known to need no more."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kilograd.ir import Tensor, TensorType, Value
 from kilograd.options import SGD, Loss
-from kilograd.transforms.layout import Port
+from kilograd.transforms.ports import Port
 
 
 @dataclass(frozen=True, eq=False)

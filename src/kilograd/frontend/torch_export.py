@@ -20,20 +20,18 @@ from torch.export.graph_signature import InputKind, OutputKind
 from kilograd.errors import CompilerBug, InputError, UnsupportedError, UserError
 from kilograd.frontend.imported import Imported
 from kilograd.frontend.lowering import Lowering, Problem, Problems, Weight, identifier
+from kilograd.frontend.places import source_line
 from kilograd.frontend.torch_program import (
     example_tensor,
     export,
     first_line,
     specialise,
-    user_frame,
 )
 from kilograd.frontend.torch_table import IGNORED, LAYOUT, TABLE, Arguments
 from kilograd.ir import Location, TensorType, Value, eliminate_dead, verify
 
 _UNUSABLE = object()
 """Stands for a tensor that a problem keeps from being computed."""
-
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def load(model: Any, example_input: Any) -> Imported:
@@ -79,9 +77,7 @@ def _location(node: torch.fx.Node) -> Location:
         path = str(list(stack.values())[-1][0])
         layer = re.sub(r"^(L\['self'\]|L__self__|self)\.?", "", path)
         layer = re.sub(r"@\d+$", "", layer)
-    trace = node.meta.get("stack_trace") or ""
-    source = user_frame([(name, int(line)) for name, line in _FRAME.findall(trace)])
-    return Location(layer, source)
+    return Location(layer, source_line(node.meta.get("stack_trace") or ""))
 
 
 def _reason(node: torch.fx.Node) -> str:

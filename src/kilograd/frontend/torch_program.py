@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from kilograd.errors import InputError, UnsupportedError
+from kilograd.frontend.places import user_frame
 
 
 def example_tensor(example_input: Any) -> torch.Tensor:
@@ -136,20 +136,6 @@ def _where(trace: TracebackType | None) -> str:
     ]
     source = user_frame(frames)
     return f" at {source}" if source else ""
-
-
-_TORCH = re.compile(r"[/\\](site|dist)-packages[/\\](torch|functorch)[/\\]")
-
-
-def user_frame(frames: Sequence[tuple[str, int]]) -> str:
-    """`model.py:41` of the last (file, line) in the user's code, or nothing."""
-    root = str(Path(torch.__file__).parent)
-    for filename, line in reversed(frames):
-        if filename.startswith("<") or filename.startswith(root) or _TORCH.search(filename):
-            continue
-        base = re.split(r"[/\\]", filename)[-1]
-        return f"{base}:{line}"
-    return ""
 
 
 def specialise(program: ExportedProgram, example: torch.Tensor | None) -> ExportedProgram:

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph
-from kilograd.planning.lifetimes import ALIGNMENT_BYTES, Lifetimes, lifetimes
+from kilograd.planning.allocation import AllocationProblem, Buffer, solve, validate
+from kilograd.planning.lifetimes import ALIGNMENT_BYTES, lifetimes
 from kilograd.planning.schedule import Schedule
 
 
-def allocate(graph: Graph) -> Schedule:
-    """The schedule of an ordered graph: its first input lies at offset 0, scalar results with the
-    caller.
+def allocate(graphs: Sequence[Graph]) -> tuple[Schedule, ...]:
+    """Schedules of ordered graphs that take turns in one arena.
+
+    The first input of each lies at offset 0, scalar results with the caller. The hungriest graph is solved first;
+    the others need no better than its height.
     """
-    lives = lifetimes(
-        graph, by_pointer=frozenset(value for value in graph.outputs if not value.type.rank)
-    )
-    offsets = _first_fit(lives, graph.inputs[0].name)
-    height = max((offsets[buffer.name] + buffer.size_bytes for buffer in lives.buffers), default=0)
-    height = -(-height // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-    return Schedule(graph, lives, offsets, height)
-
-
-def _first_fit(lives: Lifetimes, bottom: str) -> dict[str, int]:
-    placed: list[tuple[int, int, int, int]] = []
-    offsets: dict[str, int] = {}
-    order = sorted(lives.buffers, key=lambda b: (b.name != bottom, -b.size_bytes, b.first, b.name))
-    for buffer in order:
-        size = -(-buffer.size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-        offset = 0
-        for start, stop, first, last in sorted(placed):
-            if (
-                first < buffer.last
-                and buffer.first < last
-                and start < offset + size
-                and stop > offset
-            ):
-                offset = stop
-        offsets[buffer.name] = offset
-        placed.append((offset, offset + size, buffer.first, buffer.last))
-    if offsets.get(bottom, 0) != 0:
-        raise CompilerBug(f"the input {bottom} is not at offset 0")
-    return offsets
+    plans = [
+        (graph, lifetimes(graph, by_pointer=frozenset(v for v in graph.outputs if not v.type.rank)))
+        for graph in graphs
+    ]
+    schedules: dict[int, Schedule] = {}
+    target = 0
+    for index in sorted(range(len(plans)), key=lambda i: -plans[i][1].peak_bytes):
+        graph, lives = plans[index]
+        bottom = graph.inputs[0].name
+        buffers = tuple(
+            Buffer(b.name, b.size_bytes, b.first, b.last, ALIGNMENT_BYTES, b.name == bottom)
+            for b in lives.buffers
+        )
+        problem = AllocationProblem(buffers)
+        allocation = solve(problem, target_bytes=target or None)
+        broken = validate(problem, allocation)
+        if broken:
+            raise CompilerBug("the allocation breaks rules:\n" + "\n".join(broken))
+        height = -(-allocation.height_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        schedules[index] = Schedule(graph, lives, allocation.offsets, height)
+        target = max(target, height)
+    return tuple(schedules[index] for index in range(len(plans)))

@@ -221,13 +221,16 @@ def layer_norm(
     shape = x.type.shape[x.type.rank - axes_count :]
     if axes_count >= x.type.rank:
         raise UnsupportedError("it normalises over the batch dimension as well")
+    count, tiny = axes_count, float(epsilon)
+    if scale is None and shift is None:
+        return low.builder.add(LayerNorm(count, tiny, affine=False), x)
     scale = Weight(np.ones(shape, np.float32)) if scale is None else scale
     shift = Weight(np.zeros(shape, np.float32)) if shift is None else shift
     pair = (
         low.constant(_constant_weight(scale, "scale"), "scale"),
         low.constant(_constant_weight(shift, "shift"), "shift"),
     )
-    return low.builder.add(LayerNorm(axes_count, float(epsilon)), x, *pair)
+    return low.builder.add(LayerNorm(count, tiny), x, *pair)
 
 
 def group_norm(

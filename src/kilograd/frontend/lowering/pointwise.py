@@ -75,6 +75,11 @@ def leaky_relu(low: Lowering, x: Value, slope: float) -> Value:
     return low.builder.add(LeakyRelu(float(slope)), x)
 
 
+def hard_sigmoid(low: Lowering, x: Value, slope: float, offset: float) -> Value:
+    """slope x + offset limited to [0, 1]."""
+    return low.builder.add(HardSigmoid(float(slope), float(offset)), x)
+
+
 def gelu(low: Lowering, x: Value, approximate: str) -> Value:
     """GELU, exact ("none") or by tanh ("tanh")."""
     return low.builder.add(Gelu(approximate == "tanh"), x)

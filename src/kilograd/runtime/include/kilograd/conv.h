@@ -4,7 +4,66 @@
 #ifndef KILOGRAD_CONV_H
 #define KILOGRAD_CONV_H
 
+#include "kilograd/linear.h"
 #include "kilograd/window.h"
+
+/* What a row of pixels at the edge of x reads in place of what lies beyond, so many channels at a time. */
+#define KG_ZEROS 64
+static const float kg_zeros[KG_ZEROS] = {0.0f};
+
+/* One tile of kg_conv2d_f32: `rows` output pixels of a row from (oh, ow) on, `lanes` channels; I and O as there, y at
+ * the first of these sums, x, w and bias at the channels that they meet. */
+KG_INLINE void kg_conv2d_tile_f32(float *restrict y, const float *restrict x, const float *restrict w,
+                                  const float *restrict bias, bool accumulate, const kg_window *g, int32_t C, int32_t I,
+                                  int32_t O, int32_t oh, int32_t ow, float low, float high, int32_t rows,
+                                  int32_t lanes) {
+  const int32_t first = ow * g->stride_w - g->pad_left;
+  const int32_t last = first + (rows - 1) * g->stride_w + (g->KW - 1) * g->dilation_w;
+  const bool inside = first >= 0 && last < g->W;
+  /* Whole channels of neighbouring pixels: the taps of a kernel row lie side by side, in x and in w. */
+  const bool joined = inside && g->dilation_w == 1 && I == C;
+  const int32_t taps = joined ? 1 : g->KW, terms = joined ? g->KW * I : I;
+  const int32_t limit = inside || terms < KG_ZEROS ? terms : KG_ZEROS;
+  kg_vector sums[KG_ROWS];
+  kg_tile_start_f32(sums, y, O, bias, accumulate, rows, lanes);
+  for (int32_t kh = 0; kh < g->KH; ++kh) {
+    const int32_t ih = oh * g->stride_h - g->pad_top + kh * g->dilation_h;
+    if (ih < 0 || ih >= g->H) {
+      w += g->KW * I * O;
+      continue;
+    }
+    for (int32_t kw = 0; kw < taps; ++kw) {
+      const int32_t column = first + kw * g->dilation_w;
+      const float *row = x + (ih * g->W + column) * C;
+      for (int32_t i = 0, n = limit; i < terms; i += n) {
+        n = terms - i < limit ? terms - i : limit;
+        const float *a[KG_ROWS];
+        for (int32_t r = 0; r < rows; ++r) {
+          const int32_t at = column + r * g->stride_w;
+          a[r] = inside || (at >= 0 && at < g->W) ? row + r * g->stride_w * C + i : kg_zeros;
+        }
+        kg_tile_rows_f32(sums, a, w, O, n, rows, lanes);
+        w += n * O;
+      }
+    }
+  }
+  kg_tile_finish_f32(sums, y, O, low, high, rows, lanes);
+}
+
+/* `lanes` output channels of all pixels. */
+KG_INLINE void kg_conv2d_lanes_f32(float *restrict y, const float *restrict x, const float *restrict w,
+                                   const float *restrict bias, bool accumulate, const kg_window *g, int32_t C,
+                                   int32_t I, int32_t O, float low, float high, int32_t lanes) {
+  for (int32_t oh = 0; oh < g->OH; ++oh) {
+    for (int32_t ow = 0, rows = 0; ow < g->OW; ow += rows, y += rows * O) {
+#define KG_TILE(ROWS) \
+  rows = ROWS;        \
+  kg_conv2d_tile_f32(y, x, w, bias, accumulate, g, C, I, O, oh, ow, low, high, ROWS, lanes);
+      KG_WITH_ROWS(g->OW - ow, lanes, KG_TILE)
+#undef KG_TILE
+    }
+  }
+}
 
 /* y = clamp(start + sum over kh, kw, i ascending of x * w), one fused multiply-add a term.
  *
@@ -14,29 +73,31 @@ static inline void kg_conv2d_f32(float *restrict y, const float *restrict x, con
                                  const float *restrict bias, bool accumulate, const kg_window *g, int32_t C, int32_t I,
                                  int32_t O, int32_t groups, float low, float high) {
   const int32_t group_in = C / groups, group_out = O / groups;
-  for (int32_t oh = 0; oh < g->OH; ++oh) {
-    for (int32_t ow = 0; ow < g->OW; ++ow) {
-      for (int32_t o = 0; o < O; ++o, ++y) {
-        const float *xg = x + o / group_out * group_in;
-        float sum = accumulate ? *y : bias != NULL ? bias[o] : 0.0f;
-        for (int32_t kh = 0; kh < g->KH; ++kh) {
-          const int32_t ih = oh * g->stride_h - g->pad_top + kh * g->dilation_h;
-          if (ih < 0 || ih >= g->H) {
-            continue;
-          }
-          for (int32_t kw = 0; kw < g->KW; ++kw) {
-            const int32_t iw = ow * g->stride_w - g->pad_left + kw * g->dilation_w;
-            const bool inside = iw >= 0 && iw < g->W;
-            for (int32_t i = 0; i < I; ++i) {
-              const float value = inside ? xg[(ih * g->W + iw) * C + i] : 0.0f;
-              sum = KG_FMA(value, w[((kh * g->KW + kw) * I + i) * O + o], sum);
-            }
-          }
-        }
-        *y = kg_clamp_f32(sum, low, high);
-      }
+  for (int32_t q = 0; q < groups; ++q, x += group_in) {
+    for (int32_t o = q * group_out, end = o + group_out, lanes = 0; o < end; o += lanes) {
+      const float *start = bias != NULL ? bias + o : NULL;
+#define KG_CHANNELS(LANES) \
+  lanes = LANES;           \
+  kg_conv2d_lanes_f32(y + o, x, w + o, start, accumulate, g, C, I, O, low, high, LANES);
+      KG_WITH_LANES(end - o, KG_CHANNELS)
+#undef KG_CHANNELS
     }
   }
+}
+
+/* The output positions [*begin, *end) of `count` that meet an input position in [0, size) under a tap: those for which
+ * 0 <= position * stride + offset < size. */
+KG_INLINE void kg_range_inside(int32_t *begin, int32_t *end, int32_t count, int32_t stride, int32_t offset,
+                               int32_t size) {
+  int32_t from = 0, to = count;
+  while (from < to && from * stride + offset < 0) {
+    ++from;
+  }
+  while (to > from && (to - 1) * stride + offset >= size) {
+    --to;
+  }
+  *begin = from;
+  *end = to;
 }
 
 /* d_x = start + sum over kh, kw, o ascending of d_y * w, over the pixels of d_y that exist; start is bias[i], or 0
@@ -45,27 +106,26 @@ static inline void kg_conv2d_grad_input_f32(float *restrict d_x, const float *re
                                             const float *restrict bias, const kg_window *g, int32_t C, int32_t I,
                                             int32_t O, int32_t groups) {
   const int32_t group_in = C / groups, group_out = O / groups;
-  for (int32_t ih = 0; ih < g->H; ++ih) {
-    for (int32_t iw = 0; iw < g->W; ++iw, d_x += C) {
+  for (int32_t p = 0; p < g->H * g->W; ++p) {
+    for (int32_t q = 0; q < groups; ++q) {
+      for (int32_t i = 0; i < I; ++i) {
+        d_x[p * C + q * group_in + i] = bias != NULL ? bias[q * group_in + i] : 0.0f;
+      }
+    }
+  }
+  for (int32_t kh = 0; kh < g->KH; ++kh) {
+    const int32_t row = kh * g->dilation_h - g->pad_top;
+    int32_t top, bottom;
+    kg_range_inside(&top, &bottom, g->OH, g->stride_h, row, g->H);
+    for (int32_t kw = 0; kw < g->KW; ++kw, w += I * O) {
+      const int32_t column = kw * g->dilation_w - g->pad_left;
+      int32_t left, right;
+      kg_range_inside(&left, &right, g->OW, g->stride_w, column, g->W);
       for (int32_t q = 0; q < groups; ++q) {
-        for (int32_t i = 0; i < I; ++i) {
-          float sum = bias != NULL ? bias[q * group_in + i] : 0.0f;
-          for (int32_t kh = 0; kh < g->KH; ++kh) {
-            for (int32_t kw = 0; kw < g->KW; ++kw) {
-              const int32_t h = ih + g->pad_top - kh * g->dilation_h, v = iw + g->pad_left - kw * g->dilation_w;
-              const int32_t oh = h / g->stride_h, ow = v / g->stride_w;
-              if (h < 0 || v < 0 || oh >= g->OH || ow >= g->OW || oh * g->stride_h != h || ow * g->stride_w != v) {
-                continue;
-              }
-              const float *d_y_pixel = d_y + (oh * g->OW + ow) * O + q * group_out;
-              const float *w_row = w + ((kh * g->KW + kw) * I + i) * O + q * group_out;
-              for (int32_t o = 0; o < group_out; ++o) {
-                sum = KG_FMA(d_y_pixel[o], w_row[o], sum);
-              }
-            }
-          }
-          d_x[q * group_in + i] = sum;
-        }
+        kg_linear_grad_input_rows_f32(
+            d_x + ((top * g->stride_h + row) * g->W + left * g->stride_w + column) * C + q * group_in,
+            d_y + (top * g->OW + left) * O + q * group_out, w + q * group_out, true, bottom - top,
+            g->stride_h * g->W * C, g->OW * O, right - left, g->stride_w * C, O, I, group_out, O);
       }
     }
   }
@@ -77,22 +137,19 @@ static inline void kg_conv2d_grad_weight_f32(float *restrict d_w, const float *r
                                              const kg_window *g, int32_t C, int32_t I, int32_t O, int32_t groups) {
   const int32_t group_in = C / groups, group_out = O / groups;
   for (int32_t kh = 0; kh < g->KH; ++kh) {
-    for (int32_t kw = 0; kw < g->KW; ++kw) {
-      for (int32_t i = 0; i < I; ++i) {
-        for (int32_t o = 0; o < O; ++o) {
-          float sum = 0.0f;
-          for (int32_t oh = 0; oh < g->OH; ++oh) {
-            for (int32_t ow = 0; ow < g->OW; ++ow) {
-              const int32_t ih = oh * g->stride_h - g->pad_top + kh * g->dilation_h;
-              const int32_t iw = ow * g->stride_w - g->pad_left + kw * g->dilation_w;
-              if (ih >= 0 && ih < g->H && iw >= 0 && iw < g->W) {
-                sum =
-                    KG_FMA(x[(ih * g->W + iw) * C + o / group_out * group_in + i], d_y[(oh * g->OW + ow) * O + o], sum);
-              }
-            }
-          }
-          *d_w++ = sum;
-        }
+    const int32_t row = kh * g->dilation_h - g->pad_top;
+    int32_t top, bottom;
+    kg_range_inside(&top, &bottom, g->OH, g->stride_h, row, g->H);
+    for (int32_t kw = 0; kw < g->KW; ++kw, d_w += I * O) {
+      const int32_t column = kw * g->dilation_w - g->pad_left;
+      int32_t left, right;
+      kg_range_inside(&left, &right, g->OW, g->stride_w, column, g->W);
+      for (int32_t q = 0; q < groups; ++q) {
+        kg_linear_grad_weight_rows_f32(
+            d_w + q * group_out,
+            x + ((top * g->stride_h + row) * g->W + left * g->stride_w + column) * C + q * group_in,
+            d_y + (top * g->OW + left) * O + q * group_out, bottom - top, g->stride_h * g->W * C, g->OW * O,
+            right - left, g->stride_w * C, O, I, group_out, O);
       }
     }
   }

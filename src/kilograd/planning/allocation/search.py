@@ -1,0 +1,181 @@
+"""Complete search for offsets below a given height, restarted with many orders (search.c).
+
+One run explores at most a number of placements from one order of the buffers, which says what is
+tried first. Good orders reach an answer in some thousand placements and bad ones never, so runs
+are short, and grow only as in Luby, Sinclair and Zuckerman, "Optimal speedup of Las Vegas
+algorithms" (1993). A run that ends early without an answer has proved that there is none.
+
+Run k depends on the problem and k only, runs go in batches of a fixed size, and of a batch counts
+what comes before its first decisive run: so answers differ neither with the number of cores nor
+with their speed, except that a time limit ends the sequence sooner or later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+import numpy as np
+
+from kilograd.planning.allocation.grid import Grid
+from kilograd.planning.allocation.native import library
+from kilograd.planning.allocation.problem import height_bytes
+from kilograd.planning.allocation.progress import Progress
+from kilograd.planning.allocation.timeline import IntArray, Timeline
+
+MOST_BUFFERS = 1000
+"""More are left to the other solvers: depth of recursion and memory grow with the number."""
+
+_BATCH = 4
+_RUN_PLACEMENTS = 4000
+_SOLVED, _NO_SOLUTION, _OUT_OF_MEMORY = 1, 0, -2
+
+
+def improve(
+    timeline: Timeline, start: Progress, target_bytes: int, deadline: float, runs: int | None = None
+) -> Progress:
+    """Search until the height is at most `target_bytes`, or proven, or time or runs are over.
+
+    Args:
+        timeline: the buffers, at most `MOST_BUFFERS`.
+        start: any allocation and lower bound.
+        target_bytes: heights below this are not looked for.
+        deadline: a value of `time.monotonic()`.
+        runs: at most so many runs; None for no limit but time.
+
+    Raises `NativeSearchError` when the search cannot be built here.
+    """
+    library()  # before any thread, so that it is built once and fails here
+    grid = Grid.of(timeline)
+    progress = start
+    with ThreadPoolExecutor(min(_BATCH, os.cpu_count() or 1)) as pool:
+        first = 0
+        while not progress.reaches(target_bytes) and time.monotonic() < deadline:
+            if runs is not None and first >= runs:
+                break
+            goal = max(target_bytes, progress.lower_bound_bytes)
+            # One run of the batch is content with less, so that hard problems improve by steps.
+            goals = [goal] * (_BATCH - 1) + [(goal + progress.height_bytes) // 2]
+            batch = [_Run(grid, first + k, goal) for k, goal in enumerate(goals)]
+            progress = _run_batch(pool, batch, progress, target_bytes, deadline)
+            first += _BATCH
+    return progress
+
+
+def _run_batch(
+    pool: ThreadPoolExecutor,
+    batch: list[_Run],
+    progress: Progress,
+    target_bytes: int,
+    deadline: float,
+) -> Progress:
+    """Run all at once; take their results in order, up to the first that decides."""
+    futures = [pool.submit(run.execute) for run in batch]
+    try:
+        for run, future in zip(batch, futures, strict=True):
+            progress = run.apply(_result(future, batch, deadline), progress)
+            if progress.reaches(target_bytes):
+                break
+    finally:
+        _stop(batch)
+    return progress
+
+
+def _result(future: Future[int], batch: list[_Run], deadline: float) -> int:
+    try:
+        return future.result(timeout=max(deadline - time.monotonic(), 0))
+    except FutureTimeoutError:
+        _stop(batch)
+        return future.result()
+
+
+def _stop(batch: list[_Run]) -> None:
+    for run in batch:
+        run.stop()
+
+
+class _Run:
+    """One call of the C search, whose arrays live as long as this object."""
+
+    def __init__(self, grid: Grid, number: int, goal_bytes: int) -> None:
+        self._grid = grid
+        self._goal_bytes = goal_bytes
+        self._order = _order(grid.timeline, number)
+        self._placements = ctypes.c_int64(_RUN_PLACEMENTS * _luby(number + 1))
+        self._stop = ctypes.c_int32(0)
+        self._offset = np.zeros(len(self._order), np.int64)
+
+    def stop(self) -> None:
+        """End the run soon, from another thread."""
+        self._stop.value = 1
+
+    def execute(self) -> int:
+        """Search; the status as in search.c."""
+        grid, order = self._grid, self._order
+        columns = (
+            grid.timeline.first[order].astype(np.int32),
+            grid.timeline.last[order].astype(np.int32),
+            grid.size[order],
+            grid.alignment[order],
+            grid.highest(self._goal_bytes)[order],
+            grid.twins(order).astype(np.int32),
+        )
+        status: int = library().kg_allocation_search(
+            len(order),
+            grid.timeline.sections,
+            *(column.ctypes.data for column in columns),
+            grid.capacity(self._goal_bytes),
+            ctypes.byref(self._placements),
+            ctypes.byref(self._stop),
+            self._offset.ctypes.data,
+        )
+        if status == _OUT_OF_MEMORY:
+            raise MemoryError(f"allocation search of {len(order)} buffers")
+        return status
+
+    def apply(self, status: int, progress: Progress) -> Progress:
+        """What the result adds to what was known."""
+        if status == _NO_SOLUTION:
+            return progress.with_bound(self._grid.height_above(self._goal_bytes))
+        if status != _SOLVED:
+            return progress
+        offset = np.empty_like(self._offset)
+        offset[self._order] = self._offset
+        offsets = self._grid.offsets_bytes(offset)
+        return progress.with_offsets(
+            offsets, height_bytes(self._grid.timeline.buffers, offsets), "search"
+        )
+
+
+def _order(timeline: Timeline, number: int) -> IntArray:
+    """The order of run `number`: some that often do, then weighted and perturbed at random."""
+    peak, size, lifetime = timeline.peak_bytes, timeline.size_bytes, timeline.lifetime
+    fixed: tuple[tuple[IntArray, ...], ...] = (
+        (peak, lifetime, size),
+        (peak, size * lifetime, lifetime),
+        (lifetime, size, peak),
+        (size, lifetime),
+        (size * lifetime, size),
+    )
+    if number < len(fixed):
+        return timeline.order(*fixed[number])
+    generator = random.Random(number)
+    weights = [generator.choice(choices) for choices in ((0, 1, 4, 1000), (0, 1, 2), (0, 1, 2))]
+    noise = generator.choice((0.1, 0.3, 0.6))
+    score = np.array([noise * generator.random() for _ in timeline.buffers])
+    for weight, values in zip(weights, (peak, lifetime, size), strict=True):
+        score += weight * np.log(values)
+    return timeline.order(score)
+
+
+def _luby(number: int) -> int:
+    """Term `number`, from 1, of 1 1 2 1 1 2 4 1 1 2 1 1 2 4 8 ..."""
+    while True:
+        power = 1 << (number.bit_length() - 1)
+        if number == 2 * power - 1:
+            return power
+        number -= power - 1
