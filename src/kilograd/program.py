@@ -25,7 +25,7 @@ from kilograd.execution.session import Session
 from kilograd.ir import Graph, Value
 from kilograd.ops.softmax import Softmax
 from kilograd.options import SGD, Budget, Loss
-from kilograd.planning.explain import describe_peak
+from kilograd.planning.explain import describe_peak, describe_state
 from kilograd.planning.schedule import Schedule
 from kilograd.summary import summary
 from kilograd.transforms.ports import Ports
@@ -147,9 +147,9 @@ class Program:
             text += (
                 f" (arena {self.arena_bytes:,}, learned state {self.sources.state_bytes:,}).\n"
                 f"The peak of the arena is made by:\n{describe_peak(self.train)}\n"
-                "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a "
-                "fraction of the "
-                "channels (kg.update.channels), kg.SGD(atomic=False), a smaller input, or a "
+                f"The learned state is made by:\n{describe_state(self.train.graph)}\n"
+                "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a fraction "
+                "of the channels (kg.update.channels), kg.SGD(atomic=False), a smaller input, or a "
                 "larger device."
             )
         else:

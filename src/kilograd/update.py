@@ -161,7 +161,7 @@ def parse(texts: Sequence[str]) -> Spec:
 
 
 def _parse_one(text: str) -> Spec:
-    choices = {"full": Full(), "bias": Bias(), "none": Frozen()}
+    choices: dict[str, Choice] = {"full": Full(), "bias": Bias(), "none": Frozen()}
     head, _, number = text.partition(":")
     try:
         if "=" in text:

@@ -70,4 +70,4 @@ def test_nan_ends_the_step():
     with pytest.raises(NonFiniteError), np.errstate(all="ignore"):
         evaluate(train, feed(scale=np.nan))
     with pytest.raises(NonFiniteError), np.errstate(all="ignore"):
-        evaluate(train, feed(rate=3e38))
+        evaluate(train, feed(rate=3e38, scale=1e3))

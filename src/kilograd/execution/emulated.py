@@ -66,14 +66,16 @@ class EmulatedBackend:
         """Call `net_save` with a buffer in the SRAM that the program leaves free."""
         size = self._interface.checkpoint_bytes
         buffer = self._buffer(size)
-        written = self._measure("save", buffer, size).value
+        written = self._measure("save", buffer, size, reserved_bytes=size + 8).value
         return self._emulator.read(buffer, written)
 
     def load(self, checkpoint: bytes) -> int:
         """Call `net_load` with a buffer in the SRAM that the program leaves free."""
         buffer = self._buffer(len(checkpoint))
         self._emulator.write(buffer, checkpoint)
-        return self._measure("load", buffer, len(checkpoint)).signed_value
+        return self._measure(
+            "load", buffer, len(checkpoint), reserved_bytes=len(checkpoint) + 8
+        ).signed_value
 
     def measurements(self) -> Measurements:
         """Instructions and stack of the last call."""
@@ -110,10 +112,10 @@ class EmulatedBackend:
             )
         return start
 
-    def _call(self, name: str, *arguments: int) -> CallResult:
-        return self._emulator.call(f"kg_session_{name}", *arguments)
+    def _call(self, name: str, *arguments: int, reserved_bytes: int = 0) -> CallResult:
+        return self._emulator.call(f"kg_session_{name}", *arguments, reserved_bytes=reserved_bytes)
 
-    def _measure(self, name: str, *arguments: int) -> CallResult:
-        result = self._call(name, *arguments)
+    def _measure(self, name: str, *arguments: int, reserved_bytes: int = 0) -> CallResult:
+        result = self._call(name, *arguments, reserved_bytes=reserved_bytes)
         self._last = Measurements(result.instructions, result.stack_bytes)
         return result

@@ -162,6 +162,7 @@ class Emulator:
         symbol: str,
         *arguments: int,
         instruction_limit: int = DEFAULT_INSTRUCTION_LIMIT,
+        reserved_bytes: int = 0,
     ) -> CallResult:
         """Call a function of the image with integers and addresses, as the AAPCS passes them.
 
@@ -170,6 +171,7 @@ class Emulator:
             arguments: 32-bit integers, signed or unsigned; floats and 64-bit integers are not
                 supported: pass their address.
             instruction_limit: more instructions than this are a fault.
+            reserved_bytes: bytes behind the static data that hold data of the caller.
 
         Raises:
             InputError: there is no such function.
@@ -180,7 +182,7 @@ class Emulator:
         if not function.is_function:
             raise InputError(f"'{symbol}' is not a function of {self.image.path.name}")
         stack_top = self.image.stack_top
-        free = self._sram[self._free_base() - self._memory.sram_base :]
+        free = self._sram[self._free_base() + reserved_bytes - self._memory.sram_base :]
         free.fill(_PAINT)
 
         words = [value & 0xFFFFFFFF for value in arguments]

@@ -4,8 +4,8 @@
 
 This is PyTorch's `mode="nearest"` bit for bit (the product is rounded to float32 there, too), and
 ONNX Resize with mode nearest, coordinate_transformation_mode asymmetric, nearest_mode floor, as
-well as ONNX Upsample. Other ONNX coordinate modes read other pixels and are not covered;
-nearest_mode is without effect for whole factors under half_pixel, which then equals this operator.
+well as ONNX Upsample. At whole factors it is also ONNX's half_pixel with a rounding nearest_mode,
+which reads the same pixels; other ONNX modes read others and are not covered.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,11 +20,11 @@ from kilograd.ir.operator import (
     Cost,
     Example,
     Namespace,
-    Operand,
     Operands,
     Operator,
 )
-from kilograd.ir.types import DType, TensorType
+from kilograd.ir.types import TensorType
+from kilograd.ops.copies import around, copy_grid, copy_rows, fill, merge_axes, packed_steps
 
 
 @dataclass(frozen=True)
@@ -122,14 +121,16 @@ class Transpose(Operator):
     def emit(self, operands: Operands) -> Sequence[Call]:
         """A plain copy, one 2-D transpose, or a general strided copy."""
         (x,), (y,) = operands.inputs, operands.outputs
-        shape, axes, size = _merge_axes(x.type.shape, self.axes, x.type.dtype.bytes)
+        shape, axes, size = merge_axes(x.type.shape, self.axes, x.type.dtype.bytes)
         if not axes:
             return [Call("shape.h", "kg_copy_rows", (y, x, 1, size, size, size))]
         if axes == (1, 0):
             return [Call("shape.h", "kg_transpose", (y, x, *shape, size))]
-        steps = _steps(shape, size)
+        steps = packed_steps(shape, size)
         result = tuple(shape[axis] for axis in axes)
-        return [_copy_grid(y, x, result, tuple(steps[a] for a in axes), _steps(result, size), size)]
+        return [
+            copy_grid(y, x, result, tuple(steps[a] for a in axes), packed_steps(result, size), size)
+        ]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -154,46 +155,6 @@ class Transpose(Operator):
                 (np.arange(96, dtype=np.float32).reshape(2, 2, 2, 2, 3, 2),),
             ),
         ]
-
-
-def _merge_axes(
-    shape: Sequence[int], axes: Sequence[int], size: int
-) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """The same permutation without axes of size 1, axes that travel together merged, and the run at
-    the end that stays in place as one element: shape, axes, bytes an element.
-    """
-    runs: list[list[int]] = []
-    kept = [axis for axis in range(len(shape)) if shape[axis] > 1]
-    place = {axis: i for i, axis in enumerate(kept)}
-    for axis in (place[axis] for axis in axes if axis in place):
-        if runs and runs[-1][-1] + 1 == axis:
-            runs[-1].append(axis)
-        else:
-            runs.append([axis])
-    if runs and runs[-1][-1] == len(kept) - 1:
-        size *= math.prod(shape[kept[axis]] for axis in runs.pop())
-    order = sorted(runs)
-    merged = tuple(math.prod(shape[kept[axis]] for axis in run) for run in order)
-    return merged, tuple(order.index(run) for run in runs), size
-
-
-def _steps(shape: Sequence[int], size: int) -> tuple[int, ...]:
-    """Bytes from one element of a packed tensor to the next, per axis."""
-    return tuple(size * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-
-
-def _copy_grid(
-    y: Operand, x: Operand, shape: Sequence[int], x_steps: Sequence[int], y_steps: Sequence[int],
-    size: int,
-) -> Call:  # fmt: skip
-    """A call of kg_copy_grid, filled up to six axes."""
-
-    def literal(numbers: Sequence[int], fill: int) -> str:
-        padded = [fill] * (6 - len(numbers)) + list(numbers)
-        return f"(const int32_t[6]){{{', '.join(map(str, padded))}}}"
-
-    arguments = (y, x, literal(shape, 1), literal(x_steps, 0), literal(y_steps, 0), size)
-    return Call("shape.h", "kg_copy_grid", arguments)
 
 
 @dataclass(frozen=True)
@@ -250,14 +211,14 @@ class Slice(Operator):
     def emit(self, operands: Operands) -> Sequence[Call]:
         """One strided copy."""
         (x,), (y,) = operands.inputs, operands.outputs
-        outer, size, inner = _around(x.type, self.axis)
+        outer, size, inner = around(x.type, self.axis)
         count = y.type.shape[self.axis]
         source = x.offset(self.start * inner)
         bytes_ = inner * x.type.dtype.bytes
         if self.step == 1:
-            return [_copy_rows(y, source, outer, count * bytes_, size * bytes_, count * bytes_)]
+            return [copy_rows(y, source, outer, count * bytes_, size * bytes_, count * bytes_)]
         x_steps, y_steps = (size * bytes_, self.step * bytes_), (count * bytes_, bytes_)
-        return [_copy_grid(y, source, (outer, count), x_steps, y_steps, bytes_)]
+        return [copy_grid(y, source, (outer, count), x_steps, y_steps, bytes_)]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -271,20 +232,6 @@ class Slice(Operator):
             Example(cls(-1, 1, 5, 3), (x,), 0.0, (0,), (0,)),
             Example(cls(2, 1, 3, 2), (x.astype(np.int8),), 0.0, (), (0,)),
         ]
-
-
-def _around(type_: TensorType, axis: int) -> tuple[int, int, int]:
-    """Element counts before, on and after one axis."""
-    axis %= type_.rank
-    return (
-        math.prod(type_.shape[:axis]),
-        type_.shape[axis],
-        math.prod(type_.shape[axis + 1 :]),
-    )
-
-
-def _copy_rows(y: Operand, x: Operand, rows: int, size: int, x_pitch: int, y_pitch: int) -> Call:
-    return Call("shape.h", "kg_copy_rows", (y, x, rows, size, x_pitch, y_pitch))
 
 
 @dataclass(frozen=True)
@@ -340,13 +287,13 @@ class SliceGrad(Operator):
     def emit(self, operands: Operands) -> Sequence[Call]:
         """Zero everything, then one strided copy."""
         (x,), (y,) = operands.inputs, operands.outputs
-        outer, count, inner = _around(x.type, self.axis)
+        outer, count, inner = around(x.type, self.axis)
         bytes_ = inner * x.type.dtype.bytes
         row, target = self.size * bytes_, y.offset(self.start * inner)
-        copy = _copy_rows(target, x, outer, count * bytes_, count * bytes_, row)
+        copy = copy_rows(target, x, outer, count * bytes_, count * bytes_, row)
         if self.step > 1:
             x_steps, y_steps = (count * bytes_, bytes_), (row, self.step * bytes_)
-            copy = _copy_grid(target, x, (outer, count), x_steps, y_steps, bytes_)
+            copy = copy_grid(target, x, (outer, count), x_steps, y_steps, bytes_)
         return [Call("shape.h", "kg_zero", (y, y.type.bytes)), copy]
 
     @classmethod
@@ -413,13 +360,13 @@ class Concat(Operator):
     def emit(self, operands: Operands) -> Sequence[Call]:
         """One strided copy an input."""
         (y,) = operands.outputs
-        outer, total, inner = _around(y.type, self.axis)
+        outer, total, inner = around(y.type, self.axis)
         bytes_ = inner * y.type.dtype.bytes
         calls, start = [], 0
         for x in operands.inputs:
             count = x.type.shape[self.axis]
             row = count * bytes_
-            calls.append(_copy_rows(y.offset(start * inner), x, outer, row, row, total * bytes_))
+            calls.append(copy_rows(y.offset(start * inner), x, outer, row, row, total * bytes_))
             start += count
         return calls
 
@@ -489,7 +436,7 @@ class Pad(Operator):
         """Fill everything, then one strided copy."""
         (x,), (y,) = operands.inputs, operands.outputs
         size = x.type.dtype.bytes
-        x_steps, y_steps = _steps(x.type.shape, size), _steps(y.type.shape, size)
+        x_steps, y_steps = packed_steps(x.type.shape, size), packed_steps(y.type.shape, size)
         inside = sum(b * step for (b, _), step in zip(self.pads, y_steps, strict=True)) // size
         padded = [axis for axis, pair in enumerate(self.pads) if any(pair)]
         last = padded[-1] if padded else 0
@@ -498,10 +445,10 @@ class Pad(Operator):
         if len(padded) < 2:
             outer = math.prod(x.type.shape[:last])
             pitch = math.prod(y.type.shape[last:]) * size
-            copy = _copy_rows(target, x, outer, row, row, pitch)
+            copy = copy_rows(target, x, outer, row, row, pitch)
         else:
-            copy = _copy_grid(target, x, x.type.shape[:last], x_steps[:last], y_steps[:last], row)
-        return [_fill(y, self.value), copy]
+            copy = copy_grid(target, x, x.type.shape[:last], x_steps[:last], y_steps[:last], row)
+        return [fill(y, self.value), copy]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -516,15 +463,3 @@ class Pad(Operator):
             Example(cls(frame, -3), (x.astype(np.int8),), 0.0, (), (0,)),
             Example(cls(frame, -70000), (x.astype(np.int32),), 0.0, (), (0,)),
         ]
-
-
-def _fill(y: Operand, value: float) -> Call:
-    """A call that sets every element of y to `value`."""
-    if value == 0:
-        return Call("shape.h", "kg_zero", (y, y.type.bytes))
-    if y.type.dtype.bytes == 1:
-        return Call("shape.h", "kg_fill_bytes", (y, int(value) & 0xFF, y.type.bytes))
-    is_float = y.type.dtype is DType.F32
-    raw = struct.pack("<f", value) if is_float else struct.pack("<q", int(value))[:4]
-    bits = f"0x{int.from_bytes(raw, 'little'):08x}u"
-    return Call("shape.h", "kg_fill_words", (y, bits, y.type.size))

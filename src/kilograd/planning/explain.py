@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kilograd.ir import Node, Value
+from kilograd.ir import Graph, Node, Value
 from kilograd.planning.schedule import Schedule
 
 
@@ -51,4 +51,17 @@ def describe_peak(schedule: Schedule, limit: int = 5) -> str:
     if schedule.graph.nodes:
         node = schedule.graph.nodes[min(time, len(schedule.graph.nodes) - 1)]
         lines.append(f"  while running {node.op.name} of {node.location}")
+    return "\n".join(lines)
+
+
+def describe_state(graph: Graph, limit: int = 3) -> str:
+    """The largest tensors of the learned state, one a line, under the user's names."""
+    tensors = sorted(graph.state.items(), key=lambda item: -item[0].type.bytes)
+    lines = [
+        f"  {value.type.bytes:>10,} B  {data.origin.name if data.origin else value.name} {value.type}"
+        for value, data in tensors[:limit]
+    ]
+    rest = sum(value.type.bytes for value, _ in tensors[limit:])
+    if rest:
+        lines.append(f"  {rest:>10,} B  in {len(tensors) - limit} smaller ones")
     return "\n".join(lines)
