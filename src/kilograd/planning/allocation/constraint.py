@@ -88,6 +88,10 @@ def _model(
     for index, twin in enumerate(grid.twins(np.arange(len(offsets))).tolist()):
         if twin >= 0:
             model.add(offsets[twin] < offsets[index])
+    # Without a strategy of its own, some versions of CP-SAT fail a check of theirs and abort.
+    model.add_decision_strategy(
+        offsets, cp_model.CHOOSE_LOWEST_MIN, cp_model.SELECT_MIN_VALUE
+    )
     model.minimize(height)
     return model, offsets
 
