@@ -41,6 +41,24 @@ from kilograd.ops.reduce import Reduce
 from kilograd.ops.shape import Slice
 
 
+def _plane_bytes(geometry: Geometry) -> int:
+    """Scratch of `kg_depthwise_f32`: one channel of x between zeros, and its taps."""
+    (rows, columns), left = geometry.size_in, geometry.before[1]
+    blocks = -(-geometry.size_out[1] // 4) * 4
+    reach = (blocks - 1) * geometry.stride[1] + (geometry.kernel[1] - 1) * geometry.dilation[1] + 1
+    return 4 * (rows * max(left + columns, reach) + math.prod(geometry.kernel))
+
+
+def _grad_plane_bytes(geometry: Geometry) -> int:
+    """Scratch of `kg_depthwise_grad_input_f32`: one channel of d_y between zeros, and its taps."""
+    (rows, columns), left, stride = geometry.size_out, geometry.before[1], geometry.stride[1]
+    margin = max(0, (geometry.kernel[1] - 1) * geometry.dilation[1] - left) // stride
+    columns_of_residue = -(-geometry.size_in[1] // stride)
+    blocks = -(-columns_of_residue // 4) * 4
+    reach = blocks + (stride - 1 + left) // stride
+    return 4 * (rows * (margin + max(columns, reach)) + math.prod(geometry.kernel))
+
+
 @dataclass(frozen=True)
 class DepthwiseConv2d(Operator):
     """Inputs x [1,H,W,C], weight parts [KH,KW,C_k] with sum of C_k = C, and bias [C] if `bias`.
@@ -128,6 +146,7 @@ class DepthwiseConv2d(Operator):
             macs=y.size * math.prod(types[1].shape[:2]),
             bytes_read=sum(t.bytes for t in types),
             bytes_written=y.bytes,
+            scratch_bytes=_plane_bytes(self.geometry(*types)),
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
@@ -139,7 +158,7 @@ class DepthwiseConv2d(Operator):
         for weight in weights:
             bias: Argument = operands.inputs[-1].offset(begin) if self.bias else "NULL"
             arguments = (
-                y.offset(begin), x.offset(begin), weight, bias, str(geometry),
+                y.offset(begin), x.offset(begin), weight, bias, operands.scratch, str(geometry),
                 weight.type.shape[2], channels, channels, self.low, self.high,
             )  # fmt: skip
             calls.append(Call("depthwise.h", "kg_depthwise_f32", arguments))
@@ -231,6 +250,7 @@ class DepthwiseConv2dGradInput(Operator):
             macs=types[0].size * math.prod(types[1].shape[:2]),
             bytes_read=sum(t.bytes for t in types),
             bytes_written=d_x.bytes,
+            scratch_bytes=_grad_plane_bytes(self.geometry(*types)),
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
@@ -241,8 +261,8 @@ class DepthwiseConv2dGradInput(Operator):
         calls, begin, channels = [], 0, d_y.type.shape[3]
         for weight in weights:
             arguments = (
-                d_x.offset(begin), d_y.offset(begin), weight, str(geometry), weight.type.shape[2],
-                channels, channels,
+                d_x.offset(begin), d_y.offset(begin), weight, operands.scratch, str(geometry),
+                weight.type.shape[2], channels, channels,
             )  # fmt: skip
             calls.append(Call("depthwise.h", "kg_depthwise_grad_input_f32", arguments))
             begin += weight.type.shape[2]
@@ -339,6 +359,7 @@ class DepthwiseConv2dGradWeight(Operator):
             macs=math.prod(types[1].shape[1:3]) * d_w.size,
             bytes_read=sum(t.bytes for t in types),
             bytes_written=d_w.bytes,
+            scratch_bytes=_plane_bytes(self.geometry(*types)),
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
@@ -346,8 +367,8 @@ class DepthwiseConv2dGradWeight(Operator):
         x, d_y = operands.inputs
         channels = x.type.shape[3]
         arguments = (
-            operands.outputs[0], x, d_y.offset(self.begin), str(self.geometry(x.type, d_y.type)),
-            channels, channels, d_y.type.shape[3],
+            operands.outputs[0], x, d_y.offset(self.begin), operands.scratch,
+            str(self.geometry(x.type, d_y.type)), channels, channels, d_y.type.shape[3],
         )  # fmt: skip
         return [Call("depthwise.h", "kg_depthwise_grad_weight_f32", arguments)]
 

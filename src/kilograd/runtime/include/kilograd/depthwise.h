@@ -1,86 +1,492 @@
 /* Depthwise convolutions over C channels: x[H][W][x_stride], weights w[KH][KW][C], y[OH][OW][y_stride]; x_stride and
  * y_stride are the floats from a pixel to the next, so that x and y may be some channels of a larger tensor.
  *
- * Everywhere, rows outside a tensor are skipped and columns outside of it are zeros. */
+ * Everywhere, rows outside a tensor are skipped and columns outside of it are zeros. Targets with wide vectors take
+ * channels side by side; the others take one channel after the other and copy its plane between zeros into `scratch`,
+ * so that loads need neither checks nor address sums. */
 #ifndef KILOGRAD_DEPTHWISE_H
 #define KILOGRAD_DEPTHWISE_H
 
+#include "kilograd/tile.h"
 #include "kilograd/window.h"
 
-/* y = clamp(start + sum over kh, kw ascending of x * w), one fused multiply-add a term; start is bias[c], or 0 where
- * bias is NULL. y must not overlap anything else. */
-static inline void kg_depthwise_f32(float *restrict y, const float *restrict x, const float *restrict w,
-                                    const float *restrict bias, const kg_window *g, int32_t C, int32_t x_stride,
-                                    int32_t y_stride, float low, float high) {
+/* y[r][j] = start + sum over kh, kw ascending of x[r * stride_h + top + kh * dilation_h][j * stride_w + left + kw *
+ * dilation_w] * w[kh][kw], in every channel: what forward is and, for each residue of the stride, the gradient of x.
+ * *_row and *_step are the floats from row to row and from column to column. */
+typedef struct kg_stencil {
+  int32_t rows, columns, y_row, y_step;
+  int32_t H, W, x_row, x_step;
+  int32_t KH, KW, w_row, w_step;
+  int32_t stride_h, stride_w, dilation_h, dilation_w, top, left;
+} kg_stencil;
+
+/* The kernel rows [*begin, *end) that meet a row in [0, H), where row 0 of the kernel meets row `top`. */
+KG_INLINE void kg_kernel_rows(int32_t *begin, int32_t *end, int32_t KH, int32_t dilation, int32_t top, int32_t H) {
+  int32_t from = 0, to = KH;
+  while (from < to && top + from * dilation < 0) {
+    ++from;
+  }
+  while (to > from && top + (to - 1) * dilation >= H) {
+    --to;
+  }
+  *begin = from;
+  *end = to;
+}
+
+/* The stencil of kg_depthwise_f32. */
+KG_INLINE kg_stencil kg_forward_stencil(const kg_window *g, int32_t C, int32_t x_stride, int32_t y_stride) {
+  const kg_stencil s = {
+      .rows = g->OH,
+      .columns = g->OW,
+      .y_row = g->OW * y_stride,
+      .y_step = y_stride,
+      .H = g->H,
+      .W = g->W,
+      .x_row = g->W * x_stride,
+      .x_step = x_stride,
+      .KH = g->KH,
+      .KW = g->KW,
+      .w_row = g->KW * C,
+      .w_step = C,
+      .stride_h = g->stride_h,
+      .stride_w = g->stride_w,
+      .dilation_h = g->dilation_h,
+      .dilation_w = g->dilation_w,
+      .top = -g->pad_top,
+      .left = -g->pad_left,
+  };
+  return s;
+}
+
+/* One axis of the gradient of x at the positions residue, residue + stride, ...: the taps that meet them are every
+ * step-th down from `last`, `count` of them; they meet d_y from `first` on, `dilation` apart. */
+typedef struct kg_phase {
+  int32_t last, step, count, first, dilation;
+} kg_phase;
+
+KG_INLINE kg_phase kg_phase_of(int32_t residue, int32_t K, int32_t stride, int32_t dilation, int32_t before) {
+  kg_phase phase = {.last = -1, .step = 1, .dilation = 1};
+  for (int32_t k = 0; k < K; ++k) {
+    const int32_t distance = residue + before - k * dilation;
+    if (distance % stride == 0) {
+      if (phase.count == 1) {
+        phase.step = k - phase.last;
+        phase.dilation = phase.step * dilation / stride;
+      }
+      phase.last = k;
+      phase.first = distance / stride;
+      ++phase.count;
+    }
+  }
+  return phase;
+}
+
+/* The stencil of kg_depthwise_grad_input_f32 for one residue; its taps start at `*w_offset`. */
+KG_INLINE kg_stencil kg_backward_stencil(const kg_window *g, int32_t C, int32_t x_stride, int32_t y_stride,
+                                         int32_t residue_h, int32_t residue_w, int32_t *w_offset) {
+  const kg_phase v = kg_phase_of(residue_h, g->KH, g->stride_h, g->dilation_h, g->pad_top);
+  const kg_phase h = kg_phase_of(residue_w, g->KW, g->stride_w, g->dilation_w, g->pad_left);
+  const kg_stencil s = {
+      .rows = (g->H - residue_h + g->stride_h - 1) / g->stride_h,
+      .columns = (g->W - residue_w + g->stride_w - 1) / g->stride_w,
+      .y_row = g->stride_h * g->W * x_stride,
+      .y_step = g->stride_w * x_stride,
+      .H = g->OH,
+      .W = g->OW,
+      .x_row = g->OW * y_stride,
+      .x_step = y_stride,
+      .KH = v.count,
+      .KW = h.count,
+      .w_row = -v.step * g->KW * C,
+      .w_step = -h.step * C,
+      .stride_h = 1,
+      .stride_w = 1,
+      .dilation_h = v.dilation,
+      .dilation_w = h.dilation,
+      .top = v.first,
+      .left = h.first,
+  };
+  *w_offset = (v.count > 0 && h.count > 0) ? (v.last * g->KW + h.last) * C : 0;
+  return s;
+}
+
+#if KG_LANES > 4
+
+/* `rows` pixels of y from (r, j) on, `lanes` channels. */
+KG_INLINE void kg_stencil_tile_f32(float *restrict y, const float *restrict x, const float *restrict w,
+                                   const float *restrict bias, const kg_stencil *s, int32_t r, int32_t j, float low,
+                                   float high, int32_t rows, int32_t lanes) {
+  const int32_t first = j * s->stride_w + s->left, top = r * s->stride_h + s->top;
+  const bool inside = first >= 0 && first + (rows - 1) * s->stride_w + (s->KW - 1) * s->dilation_w < s->W;
+  int32_t begin, end;
+  kg_vector sums[KG_ROWS];
+  kg_tile_start_f32(sums, NULL, 0, bias, false, rows, lanes);
+  kg_kernel_rows(&begin, &end, s->KH, s->dilation_h, top, s->H);
+  for (int32_t kh = begin; kh < end; ++kh) {
+    const float *row = x + (top + kh * s->dilation_h) * s->x_row;
+    for (int32_t kw = 0; kw < s->KW; ++kw) {
+      const kg_vector tap = kg_vector_load(w + kh * s->w_row + kw * s->w_step, lanes);
+      const int32_t column = first + kw * s->dilation_w;
+      for (int32_t q = 0; q < rows; ++q) {
+        const int32_t at = column + q * s->stride_w;
+        const float *from = inside || (at >= 0 && at < s->W) ? row + at * s->x_step : kg_zeros;
+        sums[q] = kg_vector_fma_lanes(kg_vector_load(from, lanes), tap, sums[q], lanes);
+      }
+    }
+  }
+  kg_tile_finish_f32(sums, y, s->y_step, low, high, rows, lanes);
+}
+
+/* `lanes` channels of all pixels. */
+KG_INLINE void kg_stencil_lanes_f32(float *restrict y, const float *restrict x, const float *restrict w,
+                                    const float *restrict bias, const kg_stencil *s, float low, float high,
+                                    int32_t lanes) {
+  for (int32_t r = 0; r < s->rows; ++r) {
+    for (int32_t j = 0, rows = 0; j < s->columns; j += rows) {
+#define KG_TILE(ROWS) \
+  rows = ROWS;        \
+  kg_stencil_tile_f32(y + r * s->y_row + j * s->y_step, x, w, bias, s, r, j, low, high, ROWS, lanes);
+      KG_WITH_ROWS(s->columns - j, lanes, KG_TILE)
+#undef KG_TILE
+    }
+  }
+}
+
+static inline void kg_stencil_f32(float *restrict y, const float *restrict x, const float *restrict w,
+                                  const float *restrict bias, const kg_stencil *s, int32_t C, float low, float high) {
+  for (int32_t c = 0, lanes = 0; c < C; c += lanes) {
+    const float *start = bias != NULL ? bias + c : NULL;
+#define KG_CHANNELS(LANES) \
+  lanes = LANES;           \
+  kg_stencil_lanes_f32(y + c, x + c, w + c, start, s, low, high, LANES);
+    KG_WITH_LANES(C - c, KG_CHANNELS)
+#undef KG_CHANNELS
+  }
+}
+
+/* `taps` columns of row kh of d_w from kw on, `lanes` channels. */
+KG_INLINE void kg_depthwise_grad_taps_f32(float *restrict d_w, const float *restrict x, const float *restrict d_y,
+                                          const kg_window *g, int32_t C, int32_t x_stride, int32_t y_stride, int32_t kh,
+                                          int32_t kw, int32_t taps, int32_t lanes) {
+  kg_vector sums[KG_ROWS];
+  kg_tile_start_f32(sums, NULL, 0, NULL, false, taps, lanes);
   for (int32_t oh = 0; oh < g->OH; ++oh) {
-    for (int32_t ow = 0; ow < g->OW; ++ow, y += y_stride) {
-      for (int32_t c = 0; c < C; ++c) {
-        float sum = bias != NULL ? bias[c] : 0.0f;
-        for (int32_t kh = 0; kh < g->KH; ++kh) {
-          const int32_t ih = oh * g->stride_h - g->pad_top + kh * g->dilation_h;
-          if (ih < 0 || ih >= g->H) {
-            continue;
-          }
-          for (int32_t kw = 0; kw < g->KW; ++kw) {
-            const int32_t iw = ow * g->stride_w - g->pad_left + kw * g->dilation_w;
-            const float value = iw >= 0 && iw < g->W ? x[(ih * g->W + iw) * x_stride + c] : 0.0f;
-            sum = KG_FMA(value, w[(kh * g->KW + kw) * C + c], sum);
-          }
-        }
-        y[c] = kg_clamp_f32(sum, low, high);
+    const int32_t ih = oh * g->stride_h - g->pad_top + kh * g->dilation_h;
+    if (ih < 0 || ih >= g->H) {
+      continue;
+    }
+    for (int32_t ow = 0; ow < g->OW; ++ow) {
+      const int32_t first = ow * g->stride_w - g->pad_left + kw * g->dilation_w;
+      const bool inside = first >= 0 && first + (taps - 1) * g->dilation_w < g->W;
+      const kg_vector d = kg_vector_load(d_y + (oh * g->OW + ow) * y_stride, lanes);
+      for (int32_t k = 0; k < taps; ++k) {
+        const int32_t at = first + k * g->dilation_w;
+        const float *from = inside || (at >= 0 && at < g->W) ? x + (ih * g->W + at) * x_stride : kg_zeros;
+        sums[k] = kg_vector_fma_lanes(kg_vector_load(from, lanes), d, sums[k], lanes);
       }
     }
   }
+  kg_tile_finish_f32(sums, d_w + (kh * g->KW + kw) * C, C, -KG_INFINITY, KG_INFINITY, taps, lanes);
 }
 
-/* d_x = sum over oh, ow ascending (kh, kw descending) of d_y * w. d_x must not overlap anything else. */
-static inline void kg_depthwise_grad_input_f32(float *restrict d_x, const float *restrict d_y, const float *restrict w,
-                                               const kg_window *g, int32_t C, int32_t x_stride, int32_t y_stride) {
-  for (int32_t ih = 0; ih < g->H; ++ih) {
-    for (int32_t iw = 0; iw < g->W; ++iw, d_x += x_stride) {
-      for (int32_t c = 0; c < C; ++c) {
-        float sum = 0.0f;
-        for (int32_t kh = g->KH - 1; kh >= 0; --kh) {
-          const int32_t h = ih + g->pad_top - kh * g->dilation_h, oh = h / g->stride_h;
-          if (h < 0 || oh >= g->OH || oh * g->stride_h != h) {
-            continue;
-          }
-          for (int32_t kw = g->KW - 1; kw >= 0; --kw) {
-            const int32_t v = iw + g->pad_left - kw * g->dilation_w, ow = v / g->stride_w;
-            if (ow * g->stride_w == v) {
-              const float value = v >= 0 && ow < g->OW ? d_y[(oh * g->OW + ow) * y_stride + c] : 0.0f;
-              sum = KG_FMA(value, w[(kh * g->KW + kw) * C + c], sum);
-            }
-          }
-        }
-        d_x[c] = sum;
-      }
-    }
-  }
-}
-
-/* d_w[kh][kw][c] = sum over oh, ow ascending of x * d_y. d_w must not overlap anything else. */
-static inline void kg_depthwise_grad_weight_f32(float *restrict d_w, const float *restrict x, const float *restrict d_y,
-                                                const kg_window *g, int32_t C, int32_t x_stride, int32_t y_stride) {
+/* `lanes` channels of all taps. */
+KG_INLINE void kg_depthwise_grad_lanes_f32(float *restrict d_w, const float *restrict x, const float *restrict d_y,
+                                           const kg_window *g, int32_t C, int32_t x_stride, int32_t y_stride,
+                                           int32_t lanes) {
   for (int32_t kh = 0; kh < g->KH; ++kh) {
-    for (int32_t kw = 0; kw < g->KW; ++kw) {
-      for (int32_t c = 0; c < C; ++c) {
-        float sum = 0.0f;
-        for (int32_t oh = 0; oh < g->OH; ++oh) {
-          const int32_t ih = oh * g->stride_h - g->pad_top + kh * g->dilation_h;
-          if (ih < 0 || ih >= g->H) {
-            continue;
-          }
-          for (int32_t ow = 0; ow < g->OW; ++ow) {
-            const int32_t iw = ow * g->stride_w - g->pad_left + kw * g->dilation_w;
-            const float value = iw >= 0 && iw < g->W ? x[(ih * g->W + iw) * x_stride + c] : 0.0f;
-            sum = KG_FMA(value, d_y[(oh * g->OW + ow) * y_stride + c], sum);
-          }
-        }
-        *d_w++ = sum;
+    for (int32_t kw = 0, taps = 0; kw < g->KW; kw += taps) {
+#define KG_TAPS(TAPS) \
+  taps = TAPS;        \
+  kg_depthwise_grad_taps_f32(d_w, x, d_y, g, C, x_stride, y_stride, kh, kw, TAPS, lanes);
+      if (g->KW - kw == 3) {
+        KG_TAPS(3)
+      } else {
+        KG_WITH_ROWS(g->KW - kw, lanes, KG_TAPS)
+      }
+#undef KG_TAPS
+    }
+  }
+}
+
+#else
+
+/* How planes lie in scratch: `margin` zeros, a row, zeros up to `width`. Blocks of 4 or 8 outputs may read some more
+ * than they need. */
+typedef struct kg_plane {
+  int32_t margin, width;
+} kg_plane;
+
+KG_INLINE kg_plane kg_forward_plane(const kg_window *g) {
+  const int32_t reach = ((g->OW + 3) / 4 * 4 - 1) * g->stride_w + (g->KW - 1) * g->dilation_w + 1;
+  const kg_plane plane = {.margin = g->pad_left, .width = g->pad_left + g->W > reach ? g->pad_left + g->W : reach};
+  return plane;
+}
+
+KG_INLINE kg_plane kg_backward_plane(const kg_window *g) {
+  const int32_t before = (g->KW - 1) * g->dilation_w - g->pad_left;
+  const int32_t columns = (g->W + g->stride_w - 1) / g->stride_w;
+  const int32_t reach = (columns + 3) / 4 * 4 + (g->stride_w - 1 + g->pad_left) / g->stride_w;
+  const int32_t margin = before > 0 ? before / g->stride_w : 0;
+  const kg_plane plane = {.margin = margin, .width = margin + (g->OW > reach ? g->OW : reach)};
+  return plane;
+}
+
+/* Copies channel 0 of x[H][W][x_step] into its plane; the margins are left alone. */
+static inline void kg_plane_gather_f32(float *restrict to, const kg_plane *plane, const float *restrict x, int32_t H,
+                                       int32_t W, int32_t x_step) {
+  to += plane->margin;
+  for (int32_t h = 0; h < H; ++h, to += plane->width) {
+    KG_UNROLL_2
+    for (int32_t i = 0; i < W; ++i, x += x_step) {
+      to[i] = *x;
+    }
+  }
+}
+
+/* Zeros. */
+static inline void kg_plane_clear_f32(float *to, int32_t n) {
+  for (int32_t i = 0; i < n; ++i) {
+    to[i] = 0.0f;
+  }
+}
+
+/* `count` outputs side by side, of the `most` that are computed; KH rows of KW taps lie one after the other. */
+KG_INLINE void kg_plane_block_f32(float *restrict y, int32_t y_step, const float *restrict x, int32_t x_row,
+                                  const float *restrict taps, int32_t KH, int32_t KW, int32_t stride, int32_t dilation,
+                                  float start, float low, float high, int32_t count, int32_t most) {
+  float sums[8];
+  for (int32_t q = 0; q < most; ++q) {
+    sums[q] = start;
+  }
+  for (; KH > 0; --KH, x += x_row, taps += KW) {
+    for (int32_t kw = 0; kw < KW; ++kw) {
+      const float tap = taps[kw];
+      for (int32_t q = 0; q < most; ++q) {
+        sums[q] = KG_FMA(x[q * stride + kw * dilation], tap, sums[q]);
       }
     }
   }
+  if (low > -KG_INFINITY || high < KG_INFINITY) {
+    for (int32_t q = 0; q < most; ++q) {
+      sums[q] = kg_clamp_f32(sums[q], low, high);
+    }
+  }
+  for (int32_t q = 0; q < most && q < count; ++q, y += y_step) {
+    *y = sums[q];
+  }
+}
+
+/* All outputs of a stencil whose x is a plane; KW, stride and dilation are literals in the fast cases, and `wide` says
+ * that registers hold 8 sums. */
+KG_INLINE void kg_plane_rows_f32(float *restrict y, const float *restrict x, const kg_plane *plane,
+                                 const float *restrict taps, const kg_stencil *s, float start, float low, float high,
+                                 int32_t KW, int32_t stride, int32_t dilation, bool wide) {
+  for (int32_t r = 0; r < s->rows; ++r, y += s->y_row) {
+    const int32_t top = r * s->stride_h + s->top;
+    int32_t begin, end;
+    kg_kernel_rows(&begin, &end, s->KH, s->dilation_h, top, s->H);
+    const float *from = x + (top + begin * s->dilation_h) * plane->width + plane->margin + s->left;
+    const float *with = taps + begin * KW;
+    const int32_t row = s->dilation_h * plane->width, KH = end - begin;
+    float *to = y;
+    for (int32_t left = s->columns; left > 0;) {
+      if (wide && left > 4) {
+        kg_plane_block_f32(to, s->y_step, from, row, with, KH, KW, stride, dilation, start, low, high, left, 8);
+        left -= 8;
+        to += 8 * s->y_step;
+        from += 8 * stride;
+      } else {
+        kg_plane_block_f32(to, s->y_step, from, row, with, KH, KW, stride, dilation, start, low, high, left, 4);
+        left -= 4;
+        to += 4 * s->y_step;
+        from += 4 * stride;
+      }
+    }
+  }
+}
+
+/* One channel: x is a plane, w the first tap; `taps` has room for KH * KW floats. */
+static inline void kg_plane_stencil_f32(float *restrict y, const float *restrict x, const kg_plane *plane,
+                                        float *restrict taps, const float *restrict w, const kg_stencil *s, float start,
+                                        float low, float high) {
+  for (int32_t kh = 0; kh < s->KH; ++kh) {
+    for (int32_t kw = 0; kw < s->KW; ++kw) {
+      taps[kh * s->KW + kw] = w[kh * s->w_row + kw * s->w_step];
+    }
+  }
+#define KG_CASE(KW, STRIDE)                                                                  \
+  case KW:                                                                                   \
+    kg_plane_rows_f32(y, x, plane, taps, s, start, low, high, KW, STRIDE, 1, (STRIDE) == 1); \
+    return;
+  if (s->stride_w == 1 && s->dilation_w == 1) {
+    switch (s->KW) {
+      KG_CASE(1, 1)
+      KG_CASE(2, 1)
+      KG_CASE(3, 1)
+      KG_CASE(4, 1)
+      KG_CASE(5, 1)
+      KG_CASE(7, 1)
+      default:
+        break;
+    }
+  } else if (s->stride_w == 2 && s->dilation_w == 1) {
+    switch (s->KW) {
+      KG_CASE(3, 2)
+      KG_CASE(5, 2)
+      KG_CASE(7, 2)
+      default:
+        break;
+    }
+  }
+#undef KG_CASE
+  kg_plane_rows_f32(y, x, plane, taps, s, start, low, high, s->KW, s->stride_w, s->dilation_w, false);
+}
+
+/* Row kh of d_w from `taps` columns on: x is a plane moved to the first of them; literal `taps` and `stride` in the
+ * fast cases. */
+KG_INLINE void kg_plane_grad_taps_f32(float *restrict d_w, int32_t w_step, const float *restrict x, int32_t x_row,
+                                      const float *restrict d_y, int32_t rows, int32_t columns, int32_t y_step,
+                                      int32_t stride, int32_t dilation, int32_t taps) {
+  float sums[8];
+  for (int32_t k = 0; k < taps; ++k) {
+    sums[k] = 0.0f;
+  }
+  for (; rows > 0; --rows, x += x_row) {
+    const float *from = x;
+    int32_t left = columns;
+    for (; left >= 4; left -= 4, from += 4 * stride) {
+      float d[4];
+      for (int32_t q = 0; q < 4; ++q, d_y += y_step) {
+        d[q] = *d_y;
+      }
+      for (int32_t q = 0; q < 4; ++q) {
+        for (int32_t k = 0; k < taps; ++k) {
+          sums[k] = KG_FMA(from[q * stride + k * dilation], d[q], sums[k]);
+        }
+      }
+    }
+    for (; left > 0; --left, from += stride, d_y += y_step) {
+      for (int32_t k = 0; k < taps; ++k) {
+        sums[k] = KG_FMA(from[k * dilation], *d_y, sums[k]);
+      }
+    }
+  }
+  for (int32_t k = 0; k < taps; ++k, d_w += w_step) {
+    *d_w = sums[k];
+  }
+}
+
+#endif
+
+/* y = clamp(start + sum over kh, kw ascending of x * w), one fused multiply-add a term; start is bias[c], or 0 where
+ * bias is NULL. `scratch` has room for KH * KW floats and H rows of max(pad_left + W, (OW' - 1) * stride_w + (KW - 1) *
+ * dilation_w + 1), OW' being OW rounded up to a multiple of 4. y must not overlap anything else. */
+static inline void kg_depthwise_f32(float *restrict y, const float *restrict x, const float *restrict w,
+                                    const float *restrict bias, float *restrict scratch, const kg_window *g, int32_t C,
+                                    int32_t x_stride, int32_t y_stride, float low, float high) {
+  const kg_stencil s = kg_forward_stencil(g, C, x_stride, y_stride);
+#if KG_LANES > 4
+  (void)scratch;
+  kg_stencil_f32(y, x, w, bias, &s, C, low, high);
+#else
+  const kg_plane plane = kg_forward_plane(g);
+  kg_plane_clear_f32(scratch, g->H * plane.width);
+  for (int32_t c = 0; c < C; ++c) {
+    kg_plane_gather_f32(scratch, &plane, x + c, g->H, g->W, x_stride);
+    kg_plane_stencil_f32(y + c, scratch, &plane, scratch + g->H * plane.width, w + c, &s, bias != NULL ? bias[c] : 0.0f,
+                         low, high);
+  }
+#endif
+}
+
+/* d_x = sum over oh, ow ascending (kh, kw descending) of d_y * w. `scratch` has room for KH * KW floats and OH rows of
+ * M + max(OW, W' + (stride_w - 1 + pad_left) / stride_w), where M = max(0, (KW - 1) * dilation_w - pad_left) / stride_w
+ * and W' is W / stride_w, rounded up, and then up to a multiple of 4. d_x must not overlap anything else. */
+static inline void kg_depthwise_grad_input_f32(float *restrict d_x, const float *restrict d_y, const float *restrict w,
+                                               float *restrict scratch, const kg_window *g, int32_t C, int32_t x_stride,
+                                               int32_t y_stride) {
+#if KG_LANES > 4
+  (void)scratch;
+  for (int32_t a = 0; a < g->stride_h && a < g->H; ++a) {
+    for (int32_t b = 0; b < g->stride_w && b < g->W; ++b) {
+      int32_t w_offset;
+      const kg_stencil s = kg_backward_stencil(g, C, x_stride, y_stride, a, b, &w_offset);
+      kg_stencil_f32(d_x + (a * g->W + b) * x_stride, d_y, w + w_offset, NULL, &s, C, -KG_INFINITY, KG_INFINITY);
+    }
+  }
+#else
+  const kg_plane plane = kg_backward_plane(g);
+  kg_plane_clear_f32(scratch, g->OH * plane.width);
+  for (int32_t c = 0; c < C; ++c) {
+    kg_plane_gather_f32(scratch, &plane, d_y + c, g->OH, g->OW, y_stride);
+    for (int32_t a = 0; a < g->stride_h && a < g->H; ++a) {
+      for (int32_t b = 0; b < g->stride_w && b < g->W; ++b) {
+        int32_t w_offset;
+        const kg_stencil s = kg_backward_stencil(g, C, x_stride, y_stride, a, b, &w_offset);
+        kg_plane_stencil_f32(d_x + (a * g->W + b) * x_stride + c, scratch, &plane, scratch + g->OH * plane.width,
+                             w + w_offset + c, &s, 0.0f, -KG_INFINITY, KG_INFINITY);
+      }
+    }
+  }
+#endif
+}
+
+/* d_w[kh][kw][c] = sum over oh, ow ascending of x * d_y. `scratch` as for kg_depthwise_f32. d_w must not overlap
+ * anything else. */
+static inline void kg_depthwise_grad_weight_f32(float *restrict d_w, const float *restrict x, const float *restrict d_y,
+                                                float *restrict scratch, const kg_window *g, int32_t C,
+                                                int32_t x_stride, int32_t y_stride) {
+#if KG_LANES > 4
+  (void)scratch;
+  for (int32_t c = 0, lanes = 0; c < C; c += lanes) {
+#define KG_CHANNELS(LANES) \
+  lanes = LANES;           \
+  kg_depthwise_grad_lanes_f32(d_w + c, x + c, d_y + c, g, C, x_stride, y_stride, LANES);
+    KG_WITH_LANES(C - c, KG_CHANNELS)
+#undef KG_CHANNELS
+  }
+#else
+  const kg_plane plane = kg_forward_plane(g);
+  kg_plane_clear_f32(scratch, g->H * plane.width);
+  for (int32_t c = 0; c < C; ++c) {
+    kg_plane_gather_f32(scratch, &plane, x + c, g->H, g->W, x_stride);
+    for (int32_t kh = 0; kh < g->KH; ++kh) {
+      const int32_t row = kh * g->dilation_h - g->pad_top;
+      int32_t top = 0, bottom = g->OH;
+      while (top < bottom && top * g->stride_h + row < 0) {
+        ++top;
+      }
+      while (bottom > top && (bottom - 1) * g->stride_h + row >= g->H) {
+        --bottom;
+      }
+      for (int32_t kw = 0, taps = 0; kw < g->KW; kw += taps) {
+        const float *from = scratch + (top * g->stride_h + row) * plane.width + kw * g->dilation_w;
+#define KG_TAPS(TAPS, STRIDE, DILATION)                                                       \
+  taps = TAPS;                                                                                \
+  kg_plane_grad_taps_f32(d_w + (kh * g->KW + kw) * C + c, C, from, g->stride_h * plane.width, \
+                         d_y + top * g->OW * y_stride + c, bottom - top, g->OW, y_stride, STRIDE, DILATION, TAPS);
+        if (g->dilation_w != 1 || g->stride_w > 2 || (g->KW != 3 && g->KW != 5 && g->KW != 7)) {
+          KG_TAPS(1, g->stride_w, g->dilation_w)
+        } else if (g->stride_w == 1) {
+          if (g->KW == 3) {
+            KG_TAPS(3, 1, 1)
+          } else if (g->KW == 5) {
+            KG_TAPS(5, 1, 1)
+          } else {
+            KG_TAPS(7, 1, 1)
+          }
+        } else if (g->KW == 3) {
+          KG_TAPS(3, 2, 1)
+        } else if (g->KW == 5) {
+          KG_TAPS(5, 2, 1)
+        } else {
+          KG_TAPS(7, 2, 1)
+        }
+#undef KG_TAPS
+      }
+    }
+  }
+#endif
 }
 
 #endif
