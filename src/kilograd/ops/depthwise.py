@@ -42,21 +42,21 @@ from kilograd.ops.shape import Slice
 
 
 def _plane_bytes(geometry: Geometry) -> int:
-    """Scratch of `kg_depthwise_f32`: one channel of x between zeros, and its taps."""
+    """Scratch of `kg_depthwise_f32`: one channel of x between zeros, its taps, a row of y."""
     (rows, columns), left = geometry.size_in, geometry.before[1]
     blocks = -(-geometry.size_out[1] // 4) * 4
     reach = (blocks - 1) * geometry.stride[1] + (geometry.kernel[1] - 1) * geometry.dilation[1] + 1
-    return 4 * (rows * max(left + columns, reach) + math.prod(geometry.kernel))
+    return 4 * (rows * max(left + columns, reach) + math.prod(geometry.kernel) + blocks)
 
 
 def _grad_plane_bytes(geometry: Geometry) -> int:
-    """Scratch of `kg_depthwise_grad_input_f32`: one channel of d_y between zeros, and its taps."""
+    """Scratch of `kg_depthwise_grad_input_f32`: a channel of d_y between zeros, its taps, a row."""
     (rows, columns), left, stride = geometry.size_out, geometry.before[1], geometry.stride[1]
     margin = max(0, (geometry.kernel[1] - 1) * geometry.dilation[1] - left) // stride
     columns_of_residue = -(-geometry.size_in[1] // stride)
     blocks = -(-columns_of_residue // 4) * 4
     reach = blocks + (stride - 1 + left) // stride
-    return 4 * (rows * (margin + max(columns, reach)) + math.prod(geometry.kernel))
+    return 4 * (rows * (margin + max(columns, reach)) + math.prod(geometry.kernel) + blocks)
 
 
 @dataclass(frozen=True)

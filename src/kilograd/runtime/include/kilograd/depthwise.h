@@ -231,11 +231,12 @@ KG_INLINE kg_plane kg_backward_plane(const kg_window *g) {
   return plane;
 }
 
-/* Copies channel 0 of x[H][W][x_step] into its plane; the margins are left alone. */
+/* Copies channel 0 of x[H][W][x_step] into its plane; what lies between the rows is left alone. */
 static inline void kg_plane_gather_f32(float *restrict to, const kg_plane *plane, const float *restrict x, int32_t H,
                                        int32_t W, int32_t x_step) {
   to += plane->margin;
-  for (int32_t h = 0; h < H; ++h, to += plane->width) {
+  KG_ROLLED
+  for (; H > 0; --H, to += plane->width) {
     KG_UNROLL_2
     for (int32_t i = 0; i < W; ++i, x += x_step) {
       to[i] = *x;
@@ -243,103 +244,114 @@ static inline void kg_plane_gather_f32(float *restrict to, const kg_plane *plane
   }
 }
 
-/* Zeros. */
 static inline void kg_plane_clear_f32(float *to, int32_t n) {
+  KG_ROLLED
   for (int32_t i = 0; i < n; ++i) {
     to[i] = 0.0f;
   }
 }
 
-/* `count` outputs side by side, of the `most` that are computed; KH rows of KW taps lie one after the other. */
-KG_INLINE void kg_plane_block_f32(float *restrict y, int32_t y_step, const float *restrict x, int32_t x_row,
-                                  const float *restrict taps, int32_t KH, int32_t KW, int32_t stride, int32_t dilation,
-                                  float start, float low, float high, int32_t count, int32_t most) {
+/* One row of taps: sums[q] += sum over kw of x[q * stride + kw * dilation] * taps[kw]. */
+KG_INLINE void kg_plane_taps_f32(float *restrict sums, const float *restrict x, const float *restrict taps, int32_t KW,
+                                 int32_t stride, int32_t dilation, int32_t most) {
+  for (int32_t kw = 0; kw < KW; ++kw) {
+    const float tap = taps[kw];
+    for (int32_t q = 0; q < most; ++q) {
+      sums[q] = KG_FMA(x[q * stride + kw * dilation], tap, sums[q]);
+    }
+  }
+}
+
+/* `most` outputs side by side; KH rows of KW taps lie one after the other. */
+KG_INLINE void kg_plane_block_f32(float *restrict y, const float *restrict x, int32_t x_row, const float *restrict taps,
+                                  int32_t KH, int32_t KW, int32_t stride, int32_t dilation, float start, int32_t most) {
   float sums[8];
   for (int32_t q = 0; q < most; ++q) {
     sums[q] = start;
   }
+  KG_ROLLED
   for (; KH > 0; --KH, x += x_row, taps += KW) {
-    for (int32_t kw = 0; kw < KW; ++kw) {
-      const float tap = taps[kw];
-      for (int32_t q = 0; q < most; ++q) {
-        sums[q] = KG_FMA(x[q * stride + kw * dilation], tap, sums[q]);
-      }
-    }
+    kg_plane_taps_f32(sums, x, taps, KW, stride, dilation, most);
   }
-  if (low > -KG_INFINITY || high < KG_INFINITY) {
-    for (int32_t q = 0; q < most; ++q) {
-      sums[q] = kg_clamp_f32(sums[q], low, high);
-    }
-  }
-  for (int32_t q = 0; q < most && q < count; ++q, y += y_step) {
-    *y = sums[q];
+  for (int32_t q = 0; q < most; ++q) {
+    y[q] = sums[q];
   }
 }
 
-/* All outputs of a stencil whose x is a plane; KW, stride and dilation are literals in the fast cases, and `wide` says
- * that registers hold 8 sums. */
-KG_INLINE void kg_plane_rows_f32(float *restrict y, const float *restrict x, const kg_plane *plane,
-                                 const float *restrict taps, const kg_stencil *s, float start, float low, float high,
-                                 int32_t KW, int32_t stride, int32_t dilation, bool wide) {
-  for (int32_t r = 0; r < s->rows; ++r, y += s->y_row) {
-    const int32_t top = r * s->stride_h + s->top;
-    int32_t begin, end;
-    kg_kernel_rows(&begin, &end, s->KH, s->dilation_h, top, s->H);
-    const float *from = x + (top + begin * s->dilation_h) * plane->width + plane->margin + s->left;
-    const float *with = taps + begin * KW;
-    const int32_t row = s->dilation_h * plane->width, KH = end - begin;
-    float *to = y;
-    for (int32_t left = s->columns; left > 0;) {
-      if (wide && left > 4) {
-        kg_plane_block_f32(to, s->y_step, from, row, with, KH, KW, stride, dilation, start, low, high, left, 8);
-        left -= 8;
-        to += 8 * s->y_step;
-        from += 8 * stride;
-      } else {
-        kg_plane_block_f32(to, s->y_step, from, row, with, KH, KW, stride, dilation, start, low, high, left, 4);
-        left -= 4;
-        to += 4 * s->y_step;
-        from += 4 * stride;
-      }
+/* A row of outputs, rounded up to a multiple of 4, side by side; KW, stride and dilation are literals in the fast
+ * cases, and `wide` says that registers hold 8 sums. */
+KG_INLINE void kg_plane_row_f32(float *restrict y, const float *restrict x, int32_t x_row, const float *restrict taps,
+                                int32_t KH, int32_t columns, float start, int32_t KW, int32_t stride, int32_t dilation,
+                                bool wide) {
+  if (wide) {
+    KG_ROLLED
+    for (; columns > 4; columns -= 8, y += 8, x += 8 * stride) {
+      kg_plane_block_f32(y, x, x_row, taps, KH, KW, stride, dilation, start, 8);
     }
+  }
+  KG_ROLLED
+  for (; columns > 0; columns -= 4, y += 4, x += 4 * stride) {
+    kg_plane_block_f32(y, x, x_row, taps, KH, KW, stride, dilation, start, 4);
   }
 }
 
-/* One channel: x is a plane, w the first tap; `taps` has room for KH * KW floats. */
-static inline void kg_plane_stencil_f32(float *restrict y, const float *restrict x, const kg_plane *plane,
-                                        float *restrict taps, const float *restrict w, const kg_stencil *s, float start,
+/* y[i * y_step] = x[i] limited to [low, high] */
+static inline void kg_plane_scatter_f32(float *restrict y, int32_t y_step, const float *restrict x, int32_t n,
                                         float low, float high) {
+  if (low > -KG_INFINITY || high < KG_INFINITY) {
+    KG_ROLLED
+    for (int32_t i = 0; i < n; ++i, y += y_step) {
+      *y = kg_clamp_f32(x[i], low, high);
+    }
+  } else {
+    KG_UNROLL_2
+    for (int32_t i = 0; i < n; ++i, y += y_step) {
+      *y = x[i];
+    }
+  }
+}
+
+/* One channel: x is a plane, w the first tap; `room` takes KH * KW taps and a row of y rounded up to a multiple of
+ * 4. */
+static inline void kg_plane_stencil_f32(float *restrict y, const float *restrict x, const kg_plane *plane,
+                                        float *restrict room, const float *restrict w, const kg_stencil *s, float start,
+                                        float low, float high) {
+  float *const row = room + s->KH * s->KW;
   for (int32_t kh = 0; kh < s->KH; ++kh) {
     for (int32_t kw = 0; kw < s->KW; ++kw) {
-      taps[kh * s->KW + kw] = w[kh * s->w_row + kw * s->w_step];
+      room[kh * s->KW + kw] = w[kh * s->w_row + kw * s->w_step];
     }
   }
-#define KG_CASE(KW, STRIDE)                                                                  \
-  case KW:                                                                                   \
-    kg_plane_rows_f32(y, x, plane, taps, s, start, low, high, KW, STRIDE, 1, (STRIDE) == 1); \
-    return;
-  if (s->stride_w == 1 && s->dilation_w == 1) {
-    switch (s->KW) {
+  const int32_t key = s->dilation_w == 1 && s->stride_w <= 2 ? (s->stride_w - 1) * 8 + s->KW : 0;
+  const int32_t x_row = s->dilation_h * plane->width, columns = s->columns;
+  int32_t top = s->top;
+  x += plane->margin + s->left;
+  KG_ROLLED
+  for (int32_t r = 0; r < s->rows; ++r, y += s->y_row, top += s->stride_h) {
+    int32_t begin, end;
+    kg_kernel_rows(&begin, &end, s->KH, s->dilation_h, top, s->H);
+    const float *from = x + (top + begin * s->dilation_h) * plane->width, *taps = room + begin * s->KW;
+#define KG_CASE(KW, STRIDE)                                                                            \
+  case (STRIDE - 1) * 8 + KW:                                                                          \
+    kg_plane_row_f32(row, from, x_row, taps, end - begin, columns, start, KW, STRIDE, 1, STRIDE == 1); \
+    break;
+    switch (key) {
       KG_CASE(1, 1)
       KG_CASE(2, 1)
       KG_CASE(3, 1)
       KG_CASE(4, 1)
       KG_CASE(5, 1)
       KG_CASE(7, 1)
-      default:
-        break;
-    }
-  } else if (s->stride_w == 2 && s->dilation_w == 1) {
-    switch (s->KW) {
       KG_CASE(3, 2)
       KG_CASE(5, 2)
       KG_CASE(7, 2)
       default:
+        kg_plane_row_f32(row, from, x_row, taps, end - begin, columns, start, s->KW, s->stride_w, s->dilation_w, false);
         break;
     }
-  }
 #undef KG_CASE
-  kg_plane_rows_f32(y, x, plane, taps, s, start, low, high, s->KW, s->stride_w, s->dilation_w, false);
+    kg_plane_scatter_f32(y, s->y_step, row, columns, low, high);
+  }
 }
 
 /* Row kh of d_w from `taps` columns on: x is a plane moved to the first of them; literal `taps` and `stride` in the
@@ -351,9 +363,11 @@ KG_INLINE void kg_plane_grad_taps_f32(float *restrict d_w, int32_t w_step, const
   for (int32_t k = 0; k < taps; ++k) {
     sums[k] = 0.0f;
   }
+  KG_ROLLED
   for (; rows > 0; --rows, x += x_row) {
     const float *from = x;
     int32_t left = columns;
+    KG_ROLLED
     for (; left >= 4; left -= 4, from += 4 * stride) {
       float d[4];
       for (int32_t q = 0; q < 4; ++q, d_y += y_step) {
@@ -365,6 +379,7 @@ KG_INLINE void kg_plane_grad_taps_f32(float *restrict d_w, int32_t w_step, const
         }
       }
     }
+    KG_ROLLED
     for (; left > 0; --left, from += stride, d_y += y_step) {
       for (int32_t k = 0; k < taps; ++k) {
         sums[k] = KG_FMA(from[k * dilation], *d_y, sums[k]);
@@ -379,8 +394,8 @@ KG_INLINE void kg_plane_grad_taps_f32(float *restrict d_w, int32_t w_step, const
 #endif
 
 /* y = clamp(start + sum over kh, kw ascending of x * w), one fused multiply-add a term; start is bias[c], or 0 where
- * bias is NULL. `scratch` has room for KH * KW floats and H rows of max(pad_left + W, (OW' - 1) * stride_w + (KW - 1) *
- * dilation_w + 1), OW' being OW rounded up to a multiple of 4. y must not overlap anything else. */
+ * bias is NULL. `scratch` has room for KH * KW + OW' floats, OW' being OW rounded up to a multiple of 4, and H rows of
+ * max(pad_left + W, (OW' - 1) * stride_w + (KW - 1) * dilation_w + 1). y must not overlap anything else. */
 static inline void kg_depthwise_f32(float *restrict y, const float *restrict x, const float *restrict w,
                                     const float *restrict bias, float *restrict scratch, const kg_window *g, int32_t C,
                                     int32_t x_stride, int32_t y_stride, float low, float high) {
@@ -399,9 +414,10 @@ static inline void kg_depthwise_f32(float *restrict y, const float *restrict x, 
 #endif
 }
 
-/* d_x = sum over oh, ow ascending (kh, kw descending) of d_y * w. `scratch` has room for KH * KW floats and OH rows of
- * M + max(OW, W' + (stride_w - 1 + pad_left) / stride_w), where M = max(0, (KW - 1) * dilation_w - pad_left) / stride_w
- * and W' is W / stride_w, rounded up, and then up to a multiple of 4. d_x must not overlap anything else. */
+/* d_x = sum over oh, ow ascending (kh, kw descending) of d_y * w. `scratch` has room for KH * KW + W' floats, where
+ * W' is W / stride_w, rounded up, and then up to a multiple of 4, and OH rows of M + max(OW, W' + (stride_w - 1 +
+ * pad_left) / stride_w), where M = max(0, (KW - 1) * dilation_w - pad_left) / stride_w. d_x must not overlap anything
+ * else. */
 static inline void kg_depthwise_grad_input_f32(float *restrict d_x, const float *restrict d_y, const float *restrict w,
                                                float *restrict scratch, const kg_window *g, int32_t C, int32_t x_stride,
                                                int32_t y_stride) {

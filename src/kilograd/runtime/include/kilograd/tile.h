@@ -32,10 +32,13 @@
 
 #if defined(__clang__)
 #define KG_UNROLL_2 _Pragma("clang loop unroll_count(2)")
+#define KG_ROLLED _Pragma("clang loop unroll(disable)")
 #elif defined(__GNUC__)
 #define KG_UNROLL_2 _Pragma("GCC unroll 2")
+#define KG_ROLLED _Pragma("GCC unroll 1")
 #else
 #define KG_UNROLL_2
+#define KG_ROLLED
 #endif
 
 /* Expands CALL with the largest literal of KG_ROWS, 4, 2, 1 that is at most `left`; one lane only takes KG_ROWS or 1,
