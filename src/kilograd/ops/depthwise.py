@@ -41,6 +41,47 @@ from kilograd.ops.reduce import Reduce
 from kilograd.ops.shape import Slice
 
 
+def _slides(geometry: Geometry) -> bool:
+    """True for what the kernels of depthwise3.h do."""
+    return (
+        geometry.kernel[0] <= 3
+        and geometry.kernel[1] == 3
+        and geometry.stride in ((1, 1), (2, 2))
+        and geometry.dilation == (1, 1)
+    )
+
+
+def _call(
+    name: str, geometry: Geometry, data: tuple[Argument, ...], scratch: str, *rest: Argument
+) -> Call:
+    """The call of `kg_depthwise_name`, or of `kg_depthwise3_name`, which takes no scratch."""
+    if _slides(geometry):
+        return Call("depthwise3.h", f"kg_depthwise3_{name}", (*data, str(geometry), *rest))
+    return Call("depthwise.h", f"kg_depthwise_{name}", (*data, scratch, str(geometry), *rest))
+
+
+def _scratch_bytes(geometry: Geometry) -> int:
+    """Scratch of `kg_depthwise_f32`: one channel of x between zeros, its taps, a row of y."""
+    if _slides(geometry):
+        return 0
+    (rows, columns), left = geometry.size_in, geometry.before[1]
+    blocks = -(-geometry.size_out[1] // 4) * 4
+    reach = (blocks - 1) * geometry.stride[1] + (geometry.kernel[1] - 1) * geometry.dilation[1] + 1
+    return 4 * (rows * max(left + columns, reach) + math.prod(geometry.kernel) + blocks)
+
+
+def _grad_scratch_bytes(geometry: Geometry) -> int:
+    """Scratch of `kg_depthwise_grad_input_f32`: a channel of d_y between zeros, its taps, a row."""
+    if _slides(geometry):
+        return 0
+    (rows, columns), left, stride = geometry.size_out, geometry.before[1], geometry.stride[1]
+    margin = max(0, (geometry.kernel[1] - 1) * geometry.dilation[1] - left) // stride
+    columns_of_residue = -(-geometry.size_in[1] // stride)
+    blocks = -(-columns_of_residue // 4) * 4
+    reach = blocks + (stride - 1 + left) // stride
+    return 4 * (rows * (margin + max(columns, reach)) + math.prod(geometry.kernel) + blocks)
+
+
 @dataclass(frozen=True)
 class DepthwiseConv2d(Operator):
     """Inputs x [1,H,W,C], weight parts [KH,KW,C_k] with sum of C_k = C, and bias [C] if `bias`.
@@ -129,6 +170,7 @@ class DepthwiseConv2d(Operator):
             macs=y.size * math.prod(types[1].shape[:2]),
             bytes_read=sum(t.bytes for t in types),
             bytes_written=y.bytes,
+            scratch_bytes=_scratch_bytes(self.geometry(*types)),
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
@@ -139,11 +181,10 @@ class DepthwiseConv2d(Operator):
         calls, begin, channels = [], 0, x.type.shape[3]
         for weight in weights:
             bias: Argument = operands.inputs[-1].offset(begin) if self.bias else "NULL"
-            arguments = (
-                y.offset(begin), x.offset(begin), weight, bias, str(geometry),
-                weight.type.shape[2], channels, channels, self.low, self.high,
-            )  # fmt: skip
-            calls.append(Call("depthwise.h", "kg_depthwise_f32", arguments))
+            taken = weight.type.shape[2]
+            data = (y.offset(begin), x.offset(begin), weight, bias)
+            rest = (taken, channels, channels, self.low, self.high)
+            calls.append(_call("f32", geometry, data, operands.scratch, *rest))
             begin += weight.type.shape[2]
         return calls
 
@@ -232,6 +273,7 @@ class DepthwiseConv2dGradInput(Operator):
             macs=types[0].size * math.prod(types[1].shape[:2]),
             bytes_read=sum(t.bytes for t in types),
             bytes_written=d_x.bytes,
+            scratch_bytes=_grad_scratch_bytes(self.geometry(*types)),
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
@@ -241,11 +283,9 @@ class DepthwiseConv2dGradInput(Operator):
         geometry = self.geometry(*(operand.type for operand in operands.inputs))
         calls, begin, channels = [], 0, d_y.type.shape[3]
         for weight in weights:
-            arguments = (
-                d_x.offset(begin), d_y.offset(begin), weight, str(geometry), weight.type.shape[2],
-                channels, channels,
-            )  # fmt: skip
-            calls.append(Call("depthwise.h", "kg_depthwise_grad_input_f32", arguments))
+            data = (d_x.offset(begin), d_y.offset(begin), weight)
+            rest = (weight.type.shape[2], channels, channels)
+            calls.append(_call("grad_input_f32", geometry, data, operands.scratch, *rest))
             begin += weight.type.shape[2]
         return calls
 
@@ -340,17 +380,17 @@ class DepthwiseConv2dGradWeight(Operator):
             macs=math.prod(types[1].shape[1:3]) * d_w.size,
             bytes_read=sum(t.bytes for t in types),
             bytes_written=d_w.bytes,
+            scratch_bytes=_scratch_bytes(self.geometry(*types)),
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
         """One call."""
         x, d_y = operands.inputs
         channels = x.type.shape[3]
-        arguments = (
-            operands.outputs[0], x, d_y.offset(self.begin), str(self.geometry(x.type, d_y.type)),
-            channels, channels, d_y.type.shape[3],
-        )  # fmt: skip
-        return [Call("depthwise.h", "kg_depthwise_grad_weight_f32", arguments)]
+        geometry = self.geometry(x.type, d_y.type)
+        data = (operands.outputs[0], x, d_y.offset(self.begin))
+        rest = (channels, channels, d_y.type.shape[3])
+        return [_call("grad_weight_f32", geometry, data, operands.scratch, *rest)]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:

@@ -7,10 +7,6 @@
 #include "kilograd/linear.h"
 #include "kilograd/window.h"
 
-/* What a row of pixels at the edge of x reads in place of what lies beyond, so many channels at a time. */
-#define KG_ZEROS 64
-static const float kg_zeros[KG_ZEROS] = {0.0f};
-
 /* One tile of kg_conv2d_f32: `rows` output pixels of a row from (oh, ow) on, `lanes` channels; I and O as there, y at
  * the first of these sums, x, w and bias at the channels that they meet. */
 KG_INLINE void kg_conv2d_tile_f32(float *restrict y, const float *restrict x, const float *restrict w,

@@ -10,7 +10,10 @@
 
 /* Wide vectors want transposed weights, KG_PACK terms of them at a time on the stack. Where registers hold one float,
  * 32 of them take 16 sums with their 4 + 4 factors, and transposing gains nothing. */
-#if defined(__AVX512F__)
+#if defined(KG_NARROW) /* as on a microcontroller: for tests */
+#define KG_ROWS 4
+#define KG_LANES 4
+#elif defined(__AVX512F__)
 #define KG_ROWS 8
 #define KG_LANES 16
 #define KG_PACK 64
@@ -29,10 +32,13 @@
 
 #if defined(__clang__)
 #define KG_UNROLL_2 _Pragma("clang loop unroll_count(2)")
+#define KG_ROLLED _Pragma("clang loop unroll(disable)")
 #elif defined(__GNUC__)
 #define KG_UNROLL_2 _Pragma("GCC unroll 2")
+#define KG_ROLLED _Pragma("GCC unroll 1")
 #else
 #define KG_UNROLL_2
+#define KG_ROLLED
 #endif
 
 /* Expands CALL with the largest literal of KG_ROWS, 4, 2, 1 that is at most `left`; one lane only takes KG_ROWS or 1,
@@ -101,6 +107,23 @@ KG_INLINE kg_vector kg_vector_fma(float a, kg_vector b, kg_vector c, int32_t lan
   return c;
 #endif
 }
+
+/* a * b + c in each of the first `lanes` lanes. */
+KG_INLINE kg_vector kg_vector_fma_lanes(kg_vector a, kg_vector b, kg_vector c, int32_t lanes) {
+#if defined(__clang__) && KG_LANES > 4
+  (void)lanes;
+  return __builtin_elementwise_fma(a, b, c);
+#else
+  for (int32_t l = 0; l < lanes; ++l) {
+    KG_LANE(c, l) = KG_FMA(KG_LANE(a, l), KG_LANE(b, l), KG_LANE(c, l));
+  }
+  return c;
+#endif
+}
+
+/* What a tile at the edge of a tensor reads in place of what lies beyond, so many channels at a time. */
+#define KG_ZEROS 64
+static const float kg_zeros[KG_ZEROS] = {0.0f};
 
 /* sums[r][l] = y[r * pitch + l] where accumulate is set, else bias[l], or 0 where bias is NULL */
 KG_INLINE void kg_tile_start_f32(kg_vector *sums, const float *y, int32_t pitch, const float *bias, bool accumulate,
