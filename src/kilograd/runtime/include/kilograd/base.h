@@ -63,9 +63,9 @@ KG_INLINE bool kg_finite_f32(float x) { return (kg_bits_f32(x) & 0x7f800000u) !=
 
 /* Before a loop that is fast enough without being unrolled: saves flash where flash is small. */
 #if defined(__clang__) && defined(__arm__)
-#define KG_ROLLED _Pragma("clang loop unroll(disable)")
+#define KG_SMALL _Pragma("clang loop unroll(disable)")
 #else
-#define KG_ROLLED
+#define KG_SMALL
 #endif
 
 /* Before a loop whose iterations touch only their own elements: y[i] may lie on x[i], so that the compiler cannot see
@@ -80,7 +80,7 @@ KG_INLINE bool kg_finite_f32(float x) { return (kg_bits_f32(x) & 0x7f800000u) !=
 #define KG_ELEMENTWISE_LONG KG_ELEMENTWISE
 #else
 #define KG_ELEMENTWISE
-#define KG_ELEMENTWISE_LONG KG_ROLLED
+#define KG_ELEMENTWISE_LONG KG_SMALL
 #endif
 
 /* x limited to [low, high]; NaN stays NaN. */

@@ -59,8 +59,7 @@ static inline kg_status kg_checkpoint_read(const uint8_t *buffer, size_t bytes, 
   uint8_t *to = (uint8_t *)state;
   if (bytes != (size_t)size + KG_CHECKPOINT_HEADER_BYTES || kg_get_u32(buffer) != 0x5043474bu ||
       kg_get_u32(buffer + 4) != KG_CHECKPOINT_VERSION || kg_get_u32(buffer + 8) != identity ||
-      kg_get_u32(buffer + 12) != size ||
-      kg_get_u32(buffer + 16 + size) != kg_crc32(0, buffer, 16 + (size_t)size)) {
+      kg_get_u32(buffer + 12) != size || kg_get_u32(buffer + 16 + size) != kg_crc32(0, buffer, 16 + (size_t)size)) {
     return KG_ERROR_CHECKPOINT;
   }
   for (uint32_t i = 0; i < size; ++i) {

@@ -80,7 +80,7 @@ static inline void kg_mean_squared_error_grad_f32(float *d_x, const float *x, co
 /* loss = mean over i of max(x[i], 0) - x[i] t[i] + log(1 + e^-|x[i]|); the sum ascends. A NaN stays one. */
 static inline void kg_binary_cross_entropy_f32(float *loss, const float *x, const float *target, int32_t n) {
   float total = 0.0f;
-  KG_ROLLED
+  KG_SMALL
   for (int32_t i = 0; i < n; ++i) {
     const float v = x[i], positive = v < 0.0f ? 0.0f : v;
     total += kg_log1p_f32(kg_exp_f32(-kg_abs_f32(v))) + KG_FMA(-v, target[i], positive);

@@ -30,7 +30,7 @@ KG_INLINE void kg_matmul_block_f32(float *restrict y, const float *restrict a, c
   for (int32_t i = 0; i < rows * columns; ++i) {
     sum[i] = 0.0f;
   }
-  KG_ROLLED
+  KG_SMALL
   for (int32_t k = 0; k < K; ++k) {
     KG_UNROLLED
     for (int32_t m = 0; m < rows; ++m) {

@@ -104,7 +104,7 @@ KG_INLINE float kg_join8_f32(const float *chain) {
 #define KG_CHAINS8(D, update)            \
   do {                                   \
     int32_t begin = 0;                   \
-    KG_ROLLED                            \
+    KG_SMALL                             \
     for (; begin + 8 <= D; begin += 8) { \
       for (int32_t k = 0; k < 8; ++k) {  \
         const int32_t i = begin + k;     \
@@ -140,7 +140,7 @@ static inline void kg_reduce_product_f32(float *restrict y, const float *u, cons
     int32_t c = 0;
     for (; c + KG_SUMS <= inner; c += KG_SUMS) {
       float sum[KG_SUMS] = {0.0f};
-      KG_ROLLED
+      KG_SMALL
       for (int32_t b = 0; b < count; ++b) {
         for (int32_t k = 0; k < KG_SUMS; ++k) {
           sum[k] = KG_FMA(u[b * inner + c + k], v[b * inner + c + k], sum[k]);
@@ -152,7 +152,7 @@ static inline void kg_reduce_product_f32(float *restrict y, const float *u, cons
     }
     for (; c < inner; ++c) {
       float sum = 0.0f;
-      KG_ROLLED
+      KG_SMALL
       for (int32_t b = 0; b < count; ++b) {
         sum = KG_FMA(u[b * inner + c], v[b * inner + c], sum);
       }

@@ -50,7 +50,7 @@ static inline void kg_log_softmax_f32(float *y, const float *x, int32_t rows, in
   for (int32_t r = 0; r < rows; ++r, x += K, y += K) {
     const float largest = kg_row_max_f32(x, K);
     float sum = 0.0f;
-    KG_ROLLED
+    KG_SMALL
     for (int32_t k = 0; k < K; ++k) {
       sum += kg_exp_f32(x[k] - largest);
     }
