@@ -154,7 +154,7 @@ class _FunctionWriter:
             return arguments[value]
         root = schedule.lifetimes.root[value]
         if root in schedule.graph.state:
-            return f"net->state.{self.names[root.name]}"
+            return f"NET->state.{self.names[root.name]}"
         if root in schedule.graph.constants:
             return f"{self.name}_{self.names[root.name]}"
         return f"{value.type.dtype.text.upper()}({schedule.offsets[root.name]})"

@@ -40,6 +40,15 @@ typedef enum kg_status {
 #define KG_SHARED static
 #endif
 
+/* The same pointer, of which the compiler knows nothing: it then computes addresses where they are used, instead of
+ * keeping hundreds of them on the stack of a long straight-line function. */
+KG_INLINE void *kg_opaque(void *pointer) {
+#if defined(__GNUC__)
+  __asm__ volatile("" : "+r"(pointer));
+#endif
+  return pointer;
+}
+
 /* The bits of a float and back. */
 KG_INLINE uint32_t kg_bits_f32(float x) {
   union {
