@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 
 from kilograd.errors import InputError
 from kilograd.planning import allocation
-from kilograd.planning.allocation import Allocation, AllocationProblem, Buffer, Method
+from kilograd.planning.allocation import (
+    Allocation,
+    AllocationProblem,
+    Buffer,
+    Method,
+    NativeSearchError,
+    native,
+)
 
 SOLVERS: tuple[Method, ...] = ("heuristic", "search", "cp-sat", "auto")
 
@@ -188,3 +196,35 @@ def test_pinned_buffers_lie_at_the_bottom() -> None:
 def test_bad_arguments(arguments: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"luck|-1"):
         allocation.solve(AllocationProblem(()), **arguments)  # type: ignore[arg-type]
+
+
+def test_without_a_compiler_auto_goes_on_and_search_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    monkeypatch.setenv("KILOGRAD_CACHE", str(blocked))
+    native.library.cache_clear()
+    # Every greedy order leaves a gap here.
+    problem = dense_problem(count=14, steps=12, seed=5)
+    try:
+        with pytest.raises(NativeSearchError, match="KILOGRAD_CACHE"):
+            allocation.solve(problem, method="search")
+        answer = allocation.solve(problem, time_limit_seconds=60)
+    finally:
+        native.library.cache_clear()
+    assert answer.proven
+    assert allocation.validate(problem, answer) == []
+
+
+def test_the_search_is_built_where_the_cache_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KILOGRAD_CACHE", str(tmp_path / "cache"))
+    native.library.cache_clear()
+    try:
+        native.library()
+    finally:
+        native.library.cache_clear()
+    (built,) = (tmp_path / "cache").iterdir()
+    assert built.name.startswith("allocation_search-")

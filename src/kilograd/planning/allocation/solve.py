@@ -29,7 +29,7 @@ from kilograd.planning.allocation.timeline import Timeline, components
 Method = Literal["auto", "heuristic", "search", "cp-sat"]
 
 DEFAULT_TIME_LIMIT_SECONDS = 5.0
-_SEARCH_SHARE = 0.7
+_SEARCH_SHARE = 0.8
 # More take CP-SAT longer to read than a step of a compiler should last.
 _MOST_BUFFERS_CP_SAT = 2000
 _METHODS = ("auto", "heuristic", "search", "cp-sat")
@@ -115,9 +115,10 @@ def _improve_all(
     order = sorted(range(len(parts)), key=lambda k: -parts[k].height_bytes)
     goal_bytes = max(goal_bytes, *(part.lower_bound_bytes for part in parts))
     for done, k in enumerate(order):
+        above = sum(parts[later].height_bytes > goal_bytes for later in order[done:])
         if parts[k].height_bytes <= goal_bytes:
             continue
-        seconds = (deadline - time.monotonic()) / (len(order) - done)
+        seconds = (deadline - time.monotonic()) / above
         parts[k] = _improve(timelines[k], parts[k], goal_bytes, time.monotonic() + seconds, method)
         goal_bytes = max(goal_bytes, parts[k].height_bytes)
     return parts
