@@ -165,7 +165,9 @@ class _FunctionWriter:
 
 
 def _arguments(graph: Graph) -> dict[Value, str]:
-    """The parameter of the C function that holds a graph input, for inputs and their reshaped views."""
+    """The parameter of the C function that holds a graph input, for inputs and their reshaped
+    views.
+    """
     result = {value: value.name for value in graph.inputs}
     result[graph.inputs[0]] = "input"
     for node in graph.nodes:

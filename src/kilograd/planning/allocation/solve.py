@@ -13,7 +13,7 @@ import time
 from typing import Literal
 
 from kilograd.errors import InputError
-from kilograd.planning.allocation import search
+from kilograd.planning.allocation import isolated, search
 from kilograd.planning.allocation.bounds import lower_bound_bytes
 from kilograd.planning.allocation.grid import Grid
 from kilograd.planning.allocation.heuristics import best_heuristic
@@ -138,7 +138,4 @@ def _improve(
             _log.warning("%s", error)
     if part.reaches(goal_bytes) or len(timeline.buffers) > _MOST_BUFFERS_CP_SAT:
         return part
-    # Half a second to import, and few problems come this far.
-    from kilograd.planning.allocation import constraint
-
-    return constraint.improve(timeline, part, goal_bytes, deadline)
+    return isolated.improve(timeline, part, goal_bytes, deadline)
