@@ -100,6 +100,7 @@ def test_a_dying_solver_leaves_the_answer_so_far(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(isolated.sys, "executable", "/bin/false")
     problem = dense_problem(40, 30, 1)
     heuristic = allocation.solve(problem, method="heuristic")
+    assert not heuristic.proven
     answer = allocation.solve(problem, method="cp-sat", time_limit_seconds=5)
     assert answer.height_bytes == heuristic.height_bytes
     assert allocation.validate(problem, answer) == []
