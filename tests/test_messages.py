@@ -100,7 +100,7 @@ def test_wrong_sample_shape():
 def test_directory_that_is_not_empty(tmp_path):
     program = kg.compile(mlp(), X)
     (tmp_path / "precious.txt").write_text("keep me")
-    with pytest.raises(kg.InputError, match="not empty.*--force"):
+    with pytest.raises(kg.InputError, match=r"not empty.*--force"):
         program.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
     program.save(tmp_path, force=True)

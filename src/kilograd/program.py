@@ -149,8 +149,8 @@ class Program:
                 f"The peak of the arena is made by:\n{describe_peak(self.train)}\n"
                 f"The learned state is made by:\n{describe_state(self.train.graph)}\n"
                 "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a "
-                "fraction of the channels (kg.update.channels), kg.SGD(atomic=False), a smaller input, or a "
-                "larger device."
+                "fraction of the channels (kg.update.channels), kg.SGD(atomic=False), a smaller "
+                "input, or a larger device."
             )
         else:
             text += ".\nWhat helps: a narrower network, or a device with more flash."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.small import mlp
 
 from kilograd import update
 from kilograd.errors import NonFiniteError
@@ -12,6 +11,7 @@ from kilograd.ir import evaluate, verify
 from kilograd.options import SGD, Loss
 from kilograd.transforms.differentiate import differentiate
 from kilograd.transforms.select import select
+from tests.small import mlp
 
 
 def training(spec, optimizer=SGD()):  # noqa: B008
