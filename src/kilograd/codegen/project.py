@@ -154,7 +154,7 @@ class _FunctionWriter:
             return arguments[value]
         root = schedule.lifetimes.root[value]
         if root in schedule.graph.state:
-            return f"net->state.{self.names[root.name]}"
+            return f"NET->state.{self.names[root.name]}"
         if root in schedule.graph.constants:
             return f"{self.name}_{self.names[root.name]}"
         return f"{value.type.dtype.text.upper()}({schedule.offsets[root.name]})"
@@ -165,7 +165,9 @@ class _FunctionWriter:
 
 
 def _arguments(graph: Graph) -> dict[Value, str]:
-    """The parameter of the C function that holds a graph input, for inputs and their reshaped views."""
+    """The parameter of the C function that holds a graph input, for inputs and their reshaped
+    views.
+    """
     result = {value: value.name for value in graph.inputs}
     result[graph.inputs[0]] = "input"
     for node in graph.nodes:

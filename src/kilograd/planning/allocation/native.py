@@ -82,7 +82,7 @@ def _build(path: Path) -> None:
 
 
 def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, int32, int64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    pointer, int32 = ctypes.c_void_p, ctypes.c_int32
     loaded.kg_allocation_search.restype = ctypes.c_int
-    loaded.kg_allocation_search.argtypes = [int32, int32, *[pointer] * 6, int64, *[pointer] * 3]
+    loaded.kg_allocation_search.argtypes = [int32, int32, *[pointer] * 6, int32, *[pointer] * 4]
     return loaded

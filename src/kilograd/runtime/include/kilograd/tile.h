@@ -41,6 +41,13 @@
 #define KG_ROLLED
 #endif
 
+/* Keeps the compiler from turning a rare branch into conditional moves on the common path. */
+#if defined(__GNUC__)
+#define KG_UNLIKELY(condition) __builtin_expect((condition), 0)
+#else
+#define KG_UNLIKELY(condition) (condition)
+#endif
+
 /* Expands CALL with the largest literal of KG_ROWS, 4, 2, 1 that is at most `left`; one lane only takes KG_ROWS or 1,
  * to save code. */
 #define KG_WITH_ROWS(left, lanes, CALL)                   \
