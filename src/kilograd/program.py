@@ -27,6 +27,7 @@ from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.explain import describe_peak, describe_state
 from kilograd.planning.schedule import Schedule
 from kilograd.summary import summary
+from kilograd.transforms.differentiate import TrainingInputs
 from kilograd.transforms.ports import Ports
 
 _MANIFEST = "manifest.json"
@@ -226,7 +227,7 @@ class Program:
     def interface(self) -> Interface:
         """What sessions know of this program."""
         graph = self.train.graph
-        targets = [value for value in graph.inputs if value.name == "target"]
+        target = TrainingInputs.of(graph).target
         producer = self.predict.graph.producers().get(self._output)
         return Interface(
             name=self.name,
@@ -234,7 +235,7 @@ class Program:
             output=self.ports.outputs[0],
             input_type=self._input.type,
             output_type=self._output.type,
-            target_type=targets[0].type if targets else None,
+            target_type=target.type if target else None,
             loss=self.loss,
             optimizer=self.optimizer,
             state=graph.state,
