@@ -166,13 +166,6 @@ class _FunctionWriter:
 
 
 def _arguments(graph: Graph) -> dict[Value, str]:
-<<<<<<< HEAD
-    """The parameter of the C function that holds a graph input, for inputs and their reshaped
-    views.
-    """
-    result = {value: value.name for value in graph.inputs}
-    result[graph.inputs[0]] = "input"
-=======
     """The C function's parameter for each input, its reshaped views, and the loss."""
     result = {graph.inputs[0]: "input"}
     if len(graph.inputs) > 1:
@@ -181,7 +174,6 @@ def _arguments(graph: Graph) -> dict[Value, str]:
         result[graph.outputs[0]] = "loss"
         if inputs.target is not None:
             result[inputs.target] = "target"
->>>>>>> review
     for node in graph.nodes:
         if node.op.alias and node.inputs[0] in result:
             result[node.outputs[0]] = result[node.inputs[0]]
