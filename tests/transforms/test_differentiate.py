@@ -69,5 +69,9 @@ def test_nan_ends_the_step():
     train = training(update.all()).train
     with pytest.raises(NonFiniteError), np.errstate(all="ignore"):
         evaluate(train, feed(scale=np.nan))
+    # A class that the network excludes: the gradient of its logit is -1, that of a weight about -x.
+    inputs = feed(rate=3e38, scale=10.0)
+    logits = evaluate(training(update.all()).predict, {"x": inputs["x"]}).outputs[0]
+    inputs["target"] = np.array([np.argmin(logits)], np.int32)
     with pytest.raises(NonFiniteError), np.errstate(all="ignore"):
-        evaluate(train, feed(rate=3e38, scale=1e3))
+        evaluate(train, inputs)
