@@ -78,9 +78,10 @@ def test_comments_in_names_stay_in_comments(tmp_path):
     rng = np.random.default_rng(0)
     name = "a*/b/*c\nd??/"
     weight = numpy_helper.from_array(rng.standard_normal((4, 3)).astype(np.float32), name)
-    ports = [helper.make_tensor_value_info("*/x", 1, [1, 4])], [
-        helper.make_tensor_value_info("y/*", 1, None)
-    ]
+    ports = (
+        [helper.make_tensor_value_info("*/x", 1, [1, 4])],
+        [helper.make_tensor_value_info("y/*", 1, None)],
+    )
     node = helper.make_node("Gemm", ["*/x", name], ["y/*"], name="*/ layer /*")
     graph = helper.make_graph([node], "g", *ports, [weight])
     opset = [helper.make_opsetid("", 17)]

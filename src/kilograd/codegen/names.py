@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
