@@ -216,7 +216,7 @@ def test_corrupt_and_foreign_checkpoints_change_nothing(tmp_path):
 
 
 def run_without(module: str, code: str, directory) -> str:
-    """What the code prints as InputError in a fresh process in which the module cannot be imported."""
+    """The InputError that the code prints in a fresh process without the module."""
     script = (
         f"import sys; sys.modules['{module}'] = None\n"
         f"import kilograd\ntry:\n    exec({code!r})\n"

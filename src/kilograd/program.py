@@ -153,9 +153,9 @@ class Program:
                 f" (arena {self.arena_bytes:,}, learned state {self.sources.state_bytes:,}).\n"
                 f"The peak of the arena is made by:\n{describe_peak(self.train)}\n"
                 f"The learned state is made by:\n{describe_state(self.train.graph)}\n"
-                "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a fraction "
-                "of the channels (kg.update.channels), kg.SGD(atomic=False), a smaller input, or a "
-                "larger device."
+                "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a "
+                "fraction of the channels (kg.update.channels), kg.SGD(atomic=False), a smaller "
+                "input, or a larger device."
             )
         else:
             text += ".\nWhat helps: a narrower network, or a device with more flash."
