@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kilograd import devices, frontend
-from kilograd.codegen.names import identifier
+from kilograd.codegen.names import network_name
 from kilograd.devices import Device
 from kilograd.errors import InputError
 from kilograd.ir import Graph, verify
@@ -76,7 +76,7 @@ def compile(
     train = stage("order", lambda: order(train, atomic=optimizer.atomic))
     schedules = stage("allocate", lambda: allocate((predict, train)))
     program = Program(
-        name=identifier(name or imported.name),
+        name=network_name(name or imported.name),
         device=target,
         loss=Loss.of(loss),
         optimizer=optimizer,

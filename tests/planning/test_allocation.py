@@ -66,7 +66,7 @@ def lowest_height(problem: AllocationProblem) -> int:
 
 
 @pytest.mark.parametrize("method", SOLVERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(problem=problems(most=25))
 def test_every_solver_obeys_every_rule(method: Method, problem: AllocationProblem) -> None:
     answer = allocation.solve(problem, method=method, time_limit_seconds=0.2)
@@ -100,6 +100,7 @@ def test_a_dying_solver_leaves_the_answer_so_far(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(isolated.sys, "executable", "/bin/false")
     problem = dense_problem(40, 30, 1)
     heuristic = allocation.solve(problem, method="heuristic")
+    assert not heuristic.proven
     answer = allocation.solve(problem, method="cp-sat", time_limit_seconds=5)
     assert answer.height_bytes == heuristic.height_bytes
     assert allocation.validate(problem, answer) == []
@@ -157,16 +158,13 @@ def test_more_buffers_than_search_and_cp_sat_take() -> None:
 
 
 def test_search_beats_the_heuristics_where_they_leave_a_gap() -> None:
-    # Live bytes never exceed 8, but no greedy order below leaves the room of 5 for `e` at once.
-    buffers = [
-        Buffer("a", 3, 0, 2), Buffer("b", 5, 0, 1), Buffer("c", 2, 1, 3), Buffer("d", 3, 1, 4),
-        Buffer("e", 3, 2, 5), Buffer("f", 5, 4, 6), Buffer("g", 2, 3, 5),
-    ]  # fmt: skip
-    problem = AllocationProblem(tuple(buffers))
-    answer = allocation.solve(problem, method="search", time_limit_seconds=20)
+    problem = dense_problem(count=14, steps=12, seed=5)
+    greedy = allocation.solve(problem, method="heuristic")
+    answer = allocation.solve(problem, method="search", time_limit_seconds=60)
     assert allocation.validate(problem, answer) == []
     assert answer.proven
-    assert answer.height_bytes == lowest_height(problem)
+    assert answer.method == "search"
+    assert answer.height_bytes < greedy.height_bytes
 
 
 def test_parts_that_never_meet_share_the_arena() -> None:
@@ -226,8 +224,8 @@ def test_without_a_compiler_auto_goes_on_and_search_says_why(
     blocked.write_text("not a directory")
     monkeypatch.setenv("KILOGRAD_CACHE", str(blocked))
     native.library.cache_clear()
-    # Every greedy order leaves a gap here.
     problem = dense_problem(count=14, steps=12, seed=5)
+    assert not allocation.solve(problem, method="heuristic").proven
     try:
         with pytest.raises(NativeSearchError, match="KILOGRAD_CACHE"):
             allocation.solve(problem, method="search")

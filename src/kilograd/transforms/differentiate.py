@@ -38,14 +38,30 @@ from kilograd.transforms.select import Selection
 class TrainingGraphs:
     """The two functions of a program. They share constants and state.
 
-    `train` has the inputs of the model, then `target` (absent for an autoencoder), `learning_rate`
-    f32[] and `step` u32[]; its only output is the loss. `gradients` names the value of dL/d(state)
-    of each trained tensor.
+    `train` has the input of the model, then the target (absent for an autoencoder), the learning
+    rate f32[] and the step u32[]; its only output is the loss. `gradients` names the value of
+    dL/d(state) of each trained tensor.
     """
 
     predict: Graph
     train: Graph
     gradients: dict[Value, Value]
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """The inputs of a training step by what they are, whatever the user's model calls them."""
+
+    sample: Value
+    target: Value | None
+    learning_rate: Value
+    step: Value
+
+    @staticmethod
+    def of(train: Graph) -> TrainingInputs:
+        """Those of `TrainingGraphs.train`, which are in this order."""
+        sample, *target, rate, step = train.inputs
+        return TrainingInputs(sample, target[0] if target else None, rate, step)
 
 
 def differentiate(graph: Graph, loss: Loss, selection: Selection, optimizer: SGD) -> TrainingGraphs:

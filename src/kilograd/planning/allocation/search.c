@@ -35,10 +35,10 @@ typedef struct {
   int32_t buffer;
 } bound;
 
-/* The two lowest heights in a section at which something may rest on an unplaced buffer. */
+/* The sections [from, to). */
 typedef struct {
-  int32_t lowest, owner, second;
-} support;
+  int32_t from, to;
+} range;
 
 typedef struct {
   const int32_t *first, *last, *size, *alignment, *highest, *twin; /* [buffer] */
@@ -49,7 +49,6 @@ typedef struct {
   int32_t *offset;              /* [buffer], -1 while unplaced */
   int64_t *failures;            /* [section], how often it was overfull */
   int32_t *load;                /* [section], scratch of prune() */
-  support *supports;            /* [section], scratch of prune() */
   bound *bounds, *unsorted;     /* [buffer], scratch of prune() */
   char *arena;                  /* the stack of the recursion's arrays */
   size_t arena_used, arena_size;
@@ -90,82 +89,63 @@ static void sort(bound *bounds, bound *scratch, int32_t count) {
   }
 }
 
-/* Fills s->supports for the sections of `buffers` after a placement at `height`. */
-static void find_supports(search *s, const int32_t *buffers, int32_t count, int32_t height) {
-  support *supports = s->supports;
-  for (int32_t a = 0; a < count; a++)
-    for (int32_t t = s->first[buffers[a]]; t < s->last[buffers[a]]; t++)
-      supports[t] = (support){INT32_MAX, -1, INT32_MAX};
-  for (int32_t a = 0; a < count; a++) {
-    int32_t i = buffers[a];
-    int32_t top = (s->floor[i] > height ? s->floor[i] : height) + s->size[i];
-    for (int32_t t = s->first[i]; t < s->last[i]; t++) {
-      if (top < supports[t].lowest)
-        supports[t] = (support){top, i, supports[t].lowest};
-      else if (top < supports[t].second)
-        supports[t].second = top;
-    }
-  }
-}
-
-/* A bound on the offset of stale `i`, which has to rest on another unplaced buffer. */
-static int32_t supported(const search *s, int32_t i) {
+/* A bound on the offset of stale `i`, which has to rest on another unplaced buffer above `height`. */
+static int32_t supported(const search *s, const int32_t *buffers, int32_t count, int32_t i, int32_t height) {
   int32_t least = INT32_MAX;
-  for (int32_t t = s->first[i]; t < s->last[i]; t++) {
-    const support *p = &s->supports[t];
-    int32_t top = p->owner == i ? p->second : p->lowest;
+  for (int32_t a = 0; a < count; a++) {
+    int32_t j = buffers[a];
+    if (j == i || !overlap(s, i, j)) continue;
+    int32_t top = (s->floor[j] > height ? s->floor[j] : height) + s->size[j];
     if (top < least) least = top;
   }
   return least > s->highest[i] ? least : align_up(least, s->alignment[i]);
 }
 
-/* True when s->bounds[0..count) leave too little room in some section. */
-static bool overfull(search *s, int32_t count) {
+/* True when s->bounds[0..count) leave too little room in one of the sections `where`. */
+static bool overfull(search *s, int32_t count, range where) {
   sort(s->bounds, s->unsorted, count);
   int32_t *load = s->load;
-  for (int32_t a = 0; a < count; a++) {
-    int32_t i = s->bounds[a].buffer;
-    memset(load + s->first[i], 0, (size_t)(s->last[i] - s->first[i]) * sizeof *load);
-  }
+  memset(load + where.from, 0, (size_t)(where.to - where.from) * sizeof *load);
   for (int32_t a = count; a-- > 0;) {
     int32_t i = s->bounds[a].buffer, size = s->size[i], room = s->capacity - s->bounds[a].height;
+    int32_t from = s->first[i] > where.from ? s->first[i] : where.from;
+    int32_t to = s->last[i] < where.to ? s->last[i] : where.to;
     int32_t over = 0;
-    for (int32_t t = s->first[i]; t < s->last[i]; t++) {
+    for (int32_t t = from; t < to; t++) {
       load[t] += size;
       over |= load[t] > room;
     }
     if (!over) continue;
-    for (int32_t t = s->first[i]; t < s->last[i]; t++) s->failures[t] += load[t] > room;
+    for (int32_t t = from; t < to; t++) s->failures[t] += load[t] > room;
     return true;
   }
   return false;
 }
 
-/* True when the unplaced `buffers` cannot be completed after a placement at (height, rank). */
-static bool prune(search *s, const int32_t *buffers, int32_t count, int32_t height, int32_t rank) {
-  int32_t least_size = INT32_MAX, stale = 0;
-  for (int32_t a = 0; a < count; a++)
-    if (s->size[buffers[a]] < least_size) least_size = s->size[buffers[a]];
-  /* Stale buffers rest on something above `height`. That much is quick to see, and mostly enough. */
-  for (int32_t a = 0; a < count; a++) {
-    int32_t i = buffers[a], least = s->floor[i];
-    if (!is_fresh(s, i, height, rank)) {
-      stale++;
-      least = align_up(height + least_size, s->alignment[i]);
-    }
-    if (least > s->highest[i]) return true;
-    s->bounds[a] = (bound){least, i};
-  }
-  if (overfull(s, count)) return true;
-  if (stale == 0) return false;
-  find_supports(s, buffers, count, height);
+/* True when the sections `where` show that the unplaced `buffers` cannot be completed after a placement at (height,
+ * rank). */
+static bool prune(search *s, const int32_t *buffers, int32_t count, int32_t height, int32_t rank, range where) {
+  int32_t used = 0;
   for (int32_t a = 0; a < count; a++) {
     int32_t i = buffers[a];
-    int32_t least = is_fresh(s, i, height, rank) ? s->floor[i] : supported(s, i);
+    if (s->last[i] <= where.from || s->first[i] >= where.to) continue;
+    int32_t least = is_fresh(s, i, height, rank) ? s->floor[i] : supported(s, buffers, count, i, height);
     if (least > s->highest[i]) return true;
-    s->bounds[a] = (bound){least, i};
+    s->bounds[used++] = (bound){least, i};
   }
-  return overfull(s, count);
+  return overfull(s, used, where);
+}
+
+/* The sections of `buffers`; of those alone that overlap `only`, unless it is -1. */
+static range spanned(const search *s, const int32_t *buffers, int32_t count, int32_t only) {
+  range all = {INT32_MAX, 0};
+  for (int32_t a = 0; a < count; a++) {
+    int32_t i = buffers[a];
+    if (only >= 0 && !overlap(s, i, only)) continue;
+    if (s->first[i] < all.from) all.from = s->first[i];
+    if (s->last[i] > all.to) all.to = s->last[i];
+  }
+  return all;
 }
 
 /* The first component of `buffers`, which are sorted by first section: how many of them it has. */
@@ -190,8 +170,9 @@ static int solve_components(search *s, const int32_t *buffers, int32_t count, in
   return status;
 }
 
-/* Places `chosen` on its floor and solves what remains; on failure everything is as before. */
-static int place(search *s, const int32_t *buffers, int32_t count, int32_t chosen) {
+/* Places `chosen` on its floor and solves what remains; on failure everything is as before. `checked` is the height
+ * of the last placement for which prune() let `buffers` pass. */
+static int place(search *s, const int32_t *buffers, int32_t count, int32_t chosen, int32_t checked) {
   if (s->nodes_left <= 0 || *s->stop) return KG_NODE_LIMIT;
   s->nodes_left--;
   size_t mark = s->arena_used;
@@ -211,7 +192,8 @@ static int place(search *s, const int32_t *buffers, int32_t count, int32_t chose
     others[b++] = i;
     if (overlap(s, i, chosen) && s->floor[i] < top) s->floor[i] = align_up(top, s->alignment[i]);
   }
-  int status = prune(s, others, rest, height, chosen) ? KG_NO_SOLUTION : KG_SOLVED;
+  range where = spanned(s, buffers, count, height == checked ? chosen : -1);
+  int status = prune(s, others, rest, height, chosen, where) ? KG_NO_SOLUTION : KG_SOLVED;
   if (status == KG_SOLVED) status = solve_components(s, others, rest, height, chosen);
   for (int32_t a = 0; a < count; a++) s->floor[buffers[a]] = floors[a];
   if (status != KG_SOLVED)
@@ -246,10 +228,13 @@ static int solve(search *s, const int32_t *buffers, int32_t count, int32_t heigh
   int status = KG_NO_SOLUTION;
   for (int32_t c = 0; c < used && status == KG_NO_SOLUTION; c++) {
     int32_t i = choices[c].buffer;
-    status = place(s, buffers, count, i);
+    status = place(s, buffers, count, i, height);
     if (status != KG_NO_SOLUTION) break;
-    /* Every later choice passes over this one, which makes it stale: often that alone is fatal. */
-    if (prune(s, buffers, count, s->floor[i], i)) break;
+    /* Every later choice passes over this one, which makes it stale: often that alone is fatal. At an unchanged
+     * height nothing else has changed. */
+    range where = s->floor[i] == height ? (range){s->first[i], s->last[i]} : spanned(s, buffers, count, -1);
+    height = s->floor[i];
+    if (prune(s, buffers, count, height, i, where)) break;
   }
   s->arena_used = mark;
   return status;
@@ -283,19 +268,19 @@ int kg_allocation_search(int32_t count, int32_t sections, const int32_t *first, 
   s.arena_size = n * n / 2 * 16 + n * 128;
   s.floor = calloc(n, sizeof *s.floor);
   s.load = malloc(m * sizeof *s.load);
-  s.supports = malloc(m * sizeof *s.supports);
   s.bounds = malloc(n * sizeof *s.bounds);
   s.unsorted = malloc(n * sizeof *s.unsorted);
   s.arena = malloc(s.arena_size);
   int32_t *all = malloc(n * sizeof *all);
   int status = KG_OUT_OF_MEMORY;
-  if (s.floor && s.load && s.supports && s.bounds && s.unsorted && s.arena && all) {
+  if (s.floor && s.load && s.bounds && s.unsorted && s.arena && all) {
     for (int32_t i = 0; i < count; i++) s.bounds[i] = (bound){first[i], i}, offset[i] = -1;
     sort(s.bounds, s.unsorted, count);
     for (int32_t a = 0; a < count; a++) all[a] = s.bounds[a].buffer;
-    status = prune(&s, all, count, -1, -1) ? KG_NO_SOLUTION : solve_components(&s, all, count, -1, -1);
+    status =
+        prune(&s, all, count, -1, -1, (range){0, sections}) ? KG_NO_SOLUTION : solve_components(&s, all, count, -1, -1);
   }
   *nodes = s.nodes_left;
-  free(s.floor), free(s.load), free(s.supports), free(s.bounds), free(s.unsorted), free(s.arena), free(all);
+  free(s.floor), free(s.load), free(s.bounds), free(s.unsorted), free(s.arena), free(all);
   return status;
 }

@@ -36,6 +36,8 @@ MOST_BUFFERS = 1000
 
 _BATCH = 4
 _RUN_PLACEMENTS = 2000
+_STEP_EVERY = 4 * _BATCH
+_STEP_DIVISORS = (2, 8, 32)
 _MOST_UNITS = 1 << 30
 _FAILURE_DECAY = 0.95
 _SOLVED, _NO_SOLUTION, _OUT_OF_MEMORY = 1, 0, -2
@@ -62,8 +64,12 @@ def improve(timeline: Timeline, start: Progress, target_bytes: int, deadline: fl
         failures = np.zeros(timeline.sections)
         while not progress.reaches(target_bytes) and time.monotonic() < deadline:
             goal = max(target_bytes, progress.lower_bound_bytes)
-            # One run of the batch is content with less, so that hard problems improve by steps.
-            goals = [goal] * (_BATCH - 1) + [(goal + progress.height_bytes) // 2]
+            goals = [goal] * _BATCH
+            if first % _STEP_EVERY == 0:
+                # Content with less, so that a problem out of reach improves by steps.
+                divisor = _STEP_DIVISORS[first // _STEP_EVERY % len(_STEP_DIVISORS)]
+                gap = progress.height_bytes - goal
+                goals[-1] = progress.height_bytes - -(-gap // divisor)
             batch = [_Run(grid, first + k, goal, failures) for k, goal in enumerate(goals)]
             progress = _run_batch(pool, batch, progress, target_bytes, deadline)
             for run in batch:
