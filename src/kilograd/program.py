@@ -21,13 +21,12 @@ from kilograd.execution.host import HostBackend
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
 from kilograd.execution.session import Session
-from kilograd.ir import Graph, Value
-from kilograd.ops.softmax import Softmax
+from kilograd.ir import Builder, Graph, Value
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.explain import describe_peak, describe_state
 from kilograd.planning.schedule import Schedule
 from kilograd.summary import summary
-from kilograd.transforms.differentiate import TrainingInputs
+from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
 from kilograd.transforms.ports import Ports
 
 _MANIFEST = "manifest.json"
@@ -64,7 +63,7 @@ class Macs:
     train_step: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """A compiled network. Build it with `kilograd.compile`."""
 
@@ -78,6 +77,10 @@ class Program:
     predict: Schedule
     train: Schedule
     budget: Budget = field(default_factory=Budget)
+
+    def __repr__(self) -> str:
+        """`Program(lenet for stm32f746)`."""
+        return f"Program({self.name} for {self.device.name})"
 
     @property
     def arena_bytes(self) -> int:
@@ -127,8 +130,8 @@ class Program:
         sram, flash = self.budget.sram_bytes, self.budget.flash_bytes
         if not self.device.is_host:
             memory = self.device.memory_map()
-            sram = min(sram or memory.sram_bytes, memory.sram_bytes)
-            flash = min(flash or memory.flash_bytes, memory.flash_bytes)
+            sram = memory.sram_bytes if sram is None else min(sram, memory.sram_bytes)
+            flash = memory.flash_bytes if flash is None else min(flash, memory.flash_bytes)
         static = self.arena_bytes + self.sources.state_bytes
         if sram is not None and static > sram:
             raise InfeasibleError(self._too_large("SRAM", static, sram, "before stack"))
@@ -228,19 +231,19 @@ class Program:
         """What sessions know of this program."""
         graph = self.train.graph
         target = TrainingInputs.of(graph).target
-        producer = self.predict.graph.producers().get(self._output)
+        predict, output = self.predict.graph, self.ports.outputs[0]
         return Interface(
             name=self.name,
             input=self.ports.inputs[0],
-            output=self.ports.outputs[0],
+            output=output,
             input_type=self._input.type,
             output_type=self._output.type,
             target_type=target.type if target else None,
             loss=self.loss,
             optimizer=self.optimizer,
             state=graph.state,
-            frozen={**self.predict.graph.constants, **graph.constants},
-            has_softmax=producer is not None and isinstance(producer.op, Softmax),
+            frozen={**predict.constants, **graph.constants},
+            has_softmax=logits_of_softmax(Builder(predict), predict, output) is not None,
         )
 
     def on_host(
