@@ -77,6 +77,7 @@ class Program:
     predict: Schedule
     train: Schedule
     budget: Budget = field(default_factory=Budget)
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """`Program(lenet for stm32f746)`."""

@@ -1,4 +1,6 @@
-"""The generated project: the same bytes every time, builds without warnings, runs, links beside another."""
+"""The generated project: the same bytes every time, builds without warnings, runs, links beside
+another.
+"""
 
 from __future__ import annotations
 
