@@ -228,8 +228,11 @@ def _closure(headers: Sequence[str]) -> list[str]:
 
 
 def _checkpoint_id(train: Schedule) -> int:
-    """32 bits that change whenever the network or the layout of its state does."""
+    """32 bits that change when the network, its frozen weights or its state's layout do."""
     graph = train.graph
     text = json.dumps([str(node.op) + str([v.type for v in node.inputs]) for node in graph.nodes])
     text += str([(str(v), str(v.type)) for v in graph.state])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+    digest = hashlib.sha256(text.encode())
+    for tensor in graph.constants.values():
+        digest.update(np.ascontiguousarray(tensor.array).data)
+    return int.from_bytes(digest.digest()[:4], "little")
