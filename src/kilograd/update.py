@@ -96,14 +96,18 @@ def _is_count(number: object) -> bool:
 def last(layers: int) -> Last:
     """Train the last `layers` layers that have parameters, in execution order."""
     if not _is_count(layers):
-        raise InputError(f"update.last({layers!r}): the number of layers must be whole, not negative")
+        raise InputError(
+            f"update.last({layers!r}): the number of layers must be whole, not negative"
+        )
     return Last(layers)
 
 
 def biases(count: int | None = None) -> Biases:
     """Train the last `count` biases in execution order, or all of them."""
     if count is not None and not _is_count(count):
-        raise InputError(f"update.biases({count!r}): the number of biases must be whole, not negative")
+        raise InputError(
+            f"update.biases({count!r}): the number of biases must be whole, not negative"
+        )
     return Biases(count)
 
 

@@ -24,7 +24,6 @@ from kilograd.ir.operator import (
     Cost,
     Example,
     Namespace,
-    Operand,
     Operands,
     Operator,
 )
