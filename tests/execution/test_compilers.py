@@ -38,7 +38,7 @@ def test_the_same_bits_with_the_systems_compiler():
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_the_makefile_builds_an_example_that_runs(tmp_path):
     directory = program().save(tmp_path / "project")
-    command = ["make", "CC=cc", "CFLAGS=-O1 -Werror"]
+    command = ["make", "CC=cc", "CFLAGS=-O1 -Wall -Wextra -Werror"]
     built = subprocess.run(command, cwd=directory, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     ran = subprocess.run(
