@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,9 @@ def test_golden_source(name: str, request: pytest.FixtureRequest):
     """The C is reviewed as text: `pytest tests/codegen --update-golden` accepts a change."""
     sources = program(name).sources.files
     for suffix in ("c", "h"):
-        path, text = GOLDEN / f"{name}.{suffix}.txt", sources[f"{name}.{suffix}"]
+        path = GOLDEN / f"{name}.{suffix}.txt"
+        # The identity of checkpoints depends on weights, which are PyTorch's to draw.
+        text = re.sub(r"0x[0-9a-f]{8}u", "0xIDENTITYu", sources[f"{name}.{suffix}"])
         if request.config.getoption("--update-golden"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
