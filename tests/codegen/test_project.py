@@ -5,6 +5,7 @@ another.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,9 @@ def test_golden_source(name: str, request: pytest.FixtureRequest):
     """The C is reviewed as text: `pytest tests/codegen --update-golden` accepts a change."""
     sources = program(name).sources.files
     for suffix in ("c", "h"):
-        path, text = GOLDEN / f"{name}.{suffix}.txt", sources[f"{name}.{suffix}"]
+        path = GOLDEN / f"{name}.{suffix}.txt"
+        # The identity of checkpoints depends on weights, which are PyTorch's to draw.
+        text = re.sub(r"0x[0-9a-f]{8}u", "0xIDENTITYu", sources[f"{name}.{suffix}"])
         if request.config.getoption("--update-golden"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
@@ -61,7 +64,7 @@ def test_the_same_bytes_in_another_process(tmp_path: Path):
 @pytest.mark.parametrize("name", ["mlp", "autoencoder"])
 def test_make_builds_an_example_that_learns(name: str, tmp_path: Path):
     directory = program(name).save(tmp_path / "project")
-    flags = "-O1 -Werror -Wconversion -Wshadow -fno-sanitize=undefined"
+    flags = "-O1 -Wall -Wextra -Werror -Wconversion -Wshadow -fno-sanitize=undefined"
     build = ["make", "-C", str(directory), f"CC={ZIG}", f"CFLAGS={flags}"]
     subprocess.run(build, check=True, capture_output=True)
     done = subprocess.run(
