@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.small import mlp
 
 from kilograd import update
 from kilograd.errors import InputError
 from kilograd.transforms.select import select
+from tests.small import mlp
 
 GRAPH = mlp()
 

@@ -36,3 +36,11 @@ def format_call(call: Call) -> str:
     if call.status_if_false:
         return f"if (!{text}) return {call.status_if_false};"
     return f"{text};"
+
+
+def comment(text: str) -> str:
+    """A text on one line that a C comment may hold, whatever the user's names are."""
+    text = " ".join(text.split())
+    for mark in ("*/", "/*", "??"):
+        text = text.replace(mark, f"{mark[0]} {mark[1]}")
+    return f"/* {text} */"

@@ -15,11 +15,12 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from kilograd.codegen.calls import format_call, format_float
-from kilograd.codegen.names import unique_identifiers
+from kilograd.codegen.calls import comment, format_call, format_float
+from kilograd.codegen.names import tensor_names
 from kilograd.ir import Graph, Operand, Operands, Tensor, Value
 from kilograd.ir.printing import print_node
 from kilograd.planning.schedule import Schedule
+from kilograd.transforms.differentiate import TrainingInputs
 
 RUNTIME = Path(__file__).parents[1] / "runtime" / "include" / "kilograd"
 _TEMPLATES = jinja2.Environment(
@@ -57,14 +58,14 @@ def emit(
     schedules = (predict, train)
     constants = _merge(schedule.graph.constants for schedule in schedules)
     state = _merge(schedule.graph.state for schedule in schedules)
-    names = unique_identifiers([value.name for value in (*constants, *state)])
+    names = tensor_names([value.name for value in (*constants, *state)])
     writer = _FunctionWriter(name, names, poison)
     functions = {
         "predict": writer.body(predict, _arguments(predict.graph)),
-        "train": writer.body(train, {**_arguments(train.graph), train.graph.outputs[0]: "loss"}),
+        "train": writer.body(train, _arguments(train.graph)),
     }
     state_bytes = sum(-(-value.type.bytes // 4) * 4 for value in state)
-    target = _input(train.graph, "target")
+    target = TrainingInputs.of(train.graph).target
     headers = sorted({*writer.headers, "base.h", "checkpoint.h", "shape.h"})
     context = {
         "name": name,
@@ -129,7 +130,7 @@ class _FunctionWriter:
                 tuple(Operand(self._text(schedule, arguments, v), v.type) for v in node.outputs),
                 self._scratch(schedule, index),
             )
-            lines.append(f"/* {' '.join(print_node(node).split())} */".replace("*/ */", "*/"))
+            lines.append(comment(print_node(node)))
             for call in node.op.emit(operands):
                 self.headers.add(call.header)
                 if changed and call.status_if_false:
@@ -154,7 +155,7 @@ class _FunctionWriter:
             return arguments[value]
         root = schedule.lifetimes.root[value]
         if root in schedule.graph.state:
-            return f"net->state.{self.names[root.name]}"
+            return f"NET->state.{self.names[root.name]}"
         if root in schedule.graph.constants:
             return f"{self.name}_{self.names[root.name]}"
         return f"{value.type.dtype.text.upper()}({schedule.offsets[root.name]})"
@@ -165,17 +166,18 @@ class _FunctionWriter:
 
 
 def _arguments(graph: Graph) -> dict[Value, str]:
-    """The parameter of the C function that holds a graph input, for inputs and their reshaped views."""
-    result = {value: value.name for value in graph.inputs}
-    result[graph.inputs[0]] = "input"
+    """The C function's parameter for each input, its reshaped views, and the loss."""
+    result = {graph.inputs[0]: "input"}
+    if len(graph.inputs) > 1:
+        inputs = TrainingInputs.of(graph)
+        result |= {inputs.learning_rate: "learning_rate", inputs.step: "step"}
+        result[graph.outputs[0]] = "loss"
+        if inputs.target is not None:
+            result[inputs.target] = "target"
     for node in graph.nodes:
         if node.op.alias and node.inputs[0] in result:
             result[node.outputs[0]] = result[node.inputs[0]]
     return result
-
-
-def _input(graph: Graph, name: str) -> Value | None:
-    return next((value for value in graph.inputs if value.name == name), None)
 
 
 def _merge(mappings: Iterable[Mapping[Value, Tensor]]) -> dict[Value, Tensor]:
@@ -186,12 +188,13 @@ def _merge(mappings: Iterable[Mapping[Value, Tensor]]) -> dict[Value, Tensor]:
 
 
 def _state_entry(value: Value, tensor: Tensor, names: Mapping[str, str]) -> dict[str, object]:
+    text = f"{value.type} of {tensor.origin.name}" if tensor.origin else str(value.type)
     return {
         "name": names[value.name],
         "value": value,
         "type": value.type,
         "zero": not tensor.array.any(),
-        "origin": tensor.origin.name if tensor.origin else "",
+        "comment": comment(text),
     }
 
 

@@ -33,6 +33,7 @@ class SgdStep(Operator):
     name: ClassVar[str] = "sgd_step"
     in_place: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0), (1, 4), (2, 5))
     mutates: ClassVar[bool] = True
+    scalars: ClassVar[tuple[int, ...]] = (2, 3)
     momentum: float = 0.0
     weight_decay: float = 0.0
     period: int = 1
@@ -69,16 +70,21 @@ class SgdStep(Operator):
 
     def emit(self, operands: Operands) -> Sequence[Call]:
         """One call; the outputs are the inputs' memory."""
-        return [Call("optimizer.h", "kg_sgd_f32", self._arguments(operands))]
+        return [Call("optimizer.h", *self._call(operands, "kg_sgd"))]
 
-    def _arguments(self, operands: Operands) -> tuple[Argument, ...]:
+    def _call(self, operands: Operands, prefix: str) -> tuple[str, tuple[Argument, ...]]:
+        """Function and arguments; plain SGD has kernels of its own."""
         w, gradient, rate, step, *extra = operands.inputs
+        if not extra and not self.weight_decay:
+            suffix = prefix.removeprefix("kg_sgd")
+            return f"kg_sgd_plain{suffix}_f32", (w, gradient, w.type.size, rate)
         accumulator = extra.pop() if self.period > 1 else "NULL"
         velocity = extra.pop() if extra else "NULL"
-        return (
+        arguments = (
             w, velocity, accumulator, gradient, w.type.size, rate, self.momentum,
             self.weight_decay, step, self.period,
         )  # fmt: skip
+        return f"{prefix}_f32", arguments
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -124,12 +130,8 @@ class SgdCheck(SgdStep):
 
     def emit(self, operands: Operands) -> Sequence[Call]:
         """One call that may end the step."""
-        return [
-            Call(
-                "optimizer.h", "kg_sgd_finite_f32", self._arguments(operands),
-                status_if_false="KG_ERROR_NONFINITE",
-            )
-        ]  # fmt: skip
+        function, arguments = self._call(operands, "kg_sgd_finite")
+        return [Call("optimizer.h", function, arguments, status_if_false="KG_ERROR_NONFINITE")]
 
 
 @dataclass(frozen=True)

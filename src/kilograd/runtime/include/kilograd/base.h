@@ -33,6 +33,22 @@ typedef enum kg_status {
 
 #define KG_STATIC_ASSERT(condition, name) typedef char kg_assert_##name[(condition) ? 1 : -1]
 
+/* Kernels whose every call shares one copy: specialising them would cost flash and gain nothing. */
+#if defined(__GNUC__)
+#define KG_SHARED static inline __attribute__((noinline))
+#else
+#define KG_SHARED static
+#endif
+
+/* The same pointer, of which the compiler knows nothing: it then computes addresses where they are used, instead of
+ * keeping hundreds of them on the stack of a long straight-line function. */
+KG_INLINE void *kg_opaque(void *pointer) {
+#if defined(__GNUC__)
+  __asm__ volatile("" : "+r"(pointer));
+#endif
+  return pointer;
+}
+
 /* The bits of a float and back. */
 KG_INLINE uint32_t kg_bits_f32(float x) {
   union {

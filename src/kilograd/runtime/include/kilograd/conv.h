@@ -19,7 +19,7 @@ KG_INLINE void kg_conv2d_tile_f32(float *restrict y, const float *restrict x, co
   /* Whole channels of neighbouring pixels: the taps of a kernel row lie side by side, in x and in w. */
   const bool joined = inside && g->dilation_w == 1 && I == C;
   const int32_t taps = joined ? 1 : g->KW, terms = joined ? g->KW * I : I;
-  const int32_t limit = inside || terms < KG_ZEROS ? terms : KG_ZEROS;
+  const int32_t limit = inside || terms < KG_ZEROS ? terms : KG_ZEROS, step = g->stride_w * C;
   kg_vector sums[KG_ROWS];
   kg_tile_start_f32(sums, y, O, bias, accumulate, rows, lanes);
   for (int32_t kh = 0; kh < g->KH; ++kh) {
@@ -30,16 +30,25 @@ KG_INLINE void kg_conv2d_tile_f32(float *restrict y, const float *restrict x, co
     }
     for (int32_t kw = 0; kw < taps; ++kw) {
       const int32_t column = first + kw * g->dilation_w;
-      const float *row = x + (ih * g->W + column) * C;
-      for (int32_t i = 0, n = limit; i < terms; i += n) {
-        n = terms - i < limit ? terms - i : limit;
-        const float *a[KG_ROWS];
+      const float *a[KG_ROWS];
+      for (int32_t r = 0; r < rows; ++r) {
+        a[r] = x + (ih * g->W + column) * C + r * step;
+      }
+      if (KG_UNLIKELY(!inside)) {
         for (int32_t r = 0; r < rows; ++r) {
           const int32_t at = column + r * g->stride_w;
-          a[r] = inside || (at >= 0 && at < g->W) ? row + r * g->stride_w * C + i : kg_zeros;
+          a[r] = at >= 0 && at < g->W ? a[r] : kg_zeros;
         }
+      }
+      for (int32_t left = terms; left > 0; left -= limit) {
+        const int32_t n = left < limit ? left : limit;
         kg_tile_rows_f32(sums, a, w, O, n, rows, lanes);
         w += n * O;
+        if (KG_UNLIKELY(left > limit)) {
+          for (int32_t r = 0; r < rows; ++r) {
+            a[r] += a[r] == kg_zeros ? 0 : n;
+          }
+        }
       }
     }
   }

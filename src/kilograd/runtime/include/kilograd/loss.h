@@ -26,8 +26,7 @@ static inline float kg_row_max_f32(const float *x, int32_t K) {
 }
 
 /* loss = mean over rows of log(sum over k of exp(x[k] - m)) + m - x[target], m the largest of the row. */
-static inline void kg_cross_entropy_f32(float *loss, const float *logits, const int32_t *target, int32_t rows,
-                                        int32_t K) {
+KG_SHARED void kg_cross_entropy_f32(float *loss, const float *logits, const int32_t *target, int32_t rows, int32_t K) {
   float total = 0.0f;
   for (int32_t r = 0; r < rows; ++r, logits += K) {
     const float largest = kg_row_max_f32(logits, K);
@@ -41,8 +40,8 @@ static inline void kg_cross_entropy_f32(float *loss, const float *logits, const 
 }
 
 /* d_x[r][k] = (softmax(x[r])[k] - (k == target[r])) / rows. d_x may be x. */
-static inline void kg_cross_entropy_grad_f32(float *d_x, const float *logits, const int32_t *target, int32_t rows,
-                                             int32_t K) {
+KG_SHARED void kg_cross_entropy_grad_f32(float *d_x, const float *logits, const int32_t *target, int32_t rows,
+                                         int32_t K) {
   for (int32_t r = 0; r < rows; ++r, logits += K, d_x += K) {
     const float largest = kg_row_max_f32(logits, K);
     float sum = 0.0f;
@@ -59,7 +58,7 @@ static inline void kg_cross_entropy_grad_f32(float *d_x, const float *logits, co
 }
 
 /* loss = mean over i of (x[i] - t[i])^2; the sum ascends. */
-static inline void kg_mean_squared_error_f32(float *loss, const float *x, const float *target, int32_t n) {
+KG_SHARED void kg_mean_squared_error_f32(float *loss, const float *x, const float *target, int32_t n) {
   float total = 0.0f;
   for (int32_t i = 0; i < n; ++i) {
     const float difference = x[i] - target[i];
@@ -69,7 +68,7 @@ static inline void kg_mean_squared_error_f32(float *loss, const float *x, const 
 }
 
 /* d_x[i] = 2 / n (x[i] - t[i]). d_x may be x. */
-static inline void kg_mean_squared_error_grad_f32(float *d_x, const float *x, const float *target, int32_t n) {
+KG_SHARED void kg_mean_squared_error_grad_f32(float *d_x, const float *x, const float *target, int32_t n) {
   const float scale = 2.0f / (float)n;
   KG_ELEMENTWISE
   for (int32_t i = 0; i < n; ++i) {
@@ -78,7 +77,7 @@ static inline void kg_mean_squared_error_grad_f32(float *d_x, const float *x, co
 }
 
 /* loss = mean over i of max(x[i], 0) - x[i] t[i] + log(1 + e^-|x[i]|); the sum ascends. A NaN stays one. */
-static inline void kg_binary_cross_entropy_f32(float *loss, const float *x, const float *target, int32_t n) {
+KG_SHARED void kg_binary_cross_entropy_f32(float *loss, const float *x, const float *target, int32_t n) {
   float total = 0.0f;
   KG_SMALL
   for (int32_t i = 0; i < n; ++i) {
@@ -89,7 +88,7 @@ static inline void kg_binary_cross_entropy_f32(float *loss, const float *x, cons
 }
 
 /* d_x[i] = (1 / (1 + e^-x[i]) - t[i]) / n. d_x may be x. */
-static inline void kg_binary_cross_entropy_grad_f32(float *d_x, const float *x, const float *target, int32_t n) {
+KG_SHARED void kg_binary_cross_entropy_grad_f32(float *d_x, const float *x, const float *target, int32_t n) {
   const float scale = 1.0f / (float)n;
   KG_ELEMENTWISE_LONG
   for (int32_t i = 0; i < n; ++i) {

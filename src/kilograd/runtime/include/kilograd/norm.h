@@ -12,7 +12,7 @@
 /* --- Layer normalisation: rows of D numbers, scale[D] and shift[D] or NULL --- */
 
 /* Mean and 1 / sqrt(variance + epsilon) of D numbers, both sums in eight chains. */
-static inline void kg_row_statistics_f32(const float *x, int32_t D, float epsilon, float *mean, float *inverse) {
+KG_SHARED void kg_row_statistics_f32(const float *x, int32_t D, float epsilon, float *mean, float *inverse) {
   float sum[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
   KG_CHAINS8(D, sum[k] += x[i]);
   const float center = kg_join8_f32(sum) / (float)D;
@@ -23,8 +23,8 @@ static inline void kg_row_statistics_f32(const float *x, int32_t D, float epsilo
 }
 
 /* y[r][i] = n scale[i] + shift[i], n = (x[r][i] - mean) inverse. y may be x. */
-static inline void kg_layer_norm_f32(float *y, const float *x, const float *scale, const float *shift, int32_t rows,
-                                     int32_t D, float epsilon) {
+KG_SHARED void kg_layer_norm_f32(float *y, const float *x, const float *scale, const float *shift, int32_t rows,
+                                 int32_t D, float epsilon) {
   for (int32_t r = 0; r < rows; ++r, x += D, y += D) {
     float mean, inverse;
     kg_row_statistics_f32(x, D, epsilon, &mean, &inverse);
@@ -44,8 +44,8 @@ static inline void kg_layer_norm_f32(float *y, const float *x, const float *scal
 
 /* d_x[i] = inverse (g[i] - mean(g) - n[i] mean(g n)), g = d_y scale, a row; sums in eight chains. d_x may be d_y or
  * x. */
-static inline void kg_layer_norm_grad_input_f32(float *d_x, const float *d_y, const float *x, const float *scale,
-                                                int32_t rows, int32_t D, float epsilon) {
+KG_SHARED void kg_layer_norm_grad_input_f32(float *d_x, const float *d_y, const float *x, const float *scale,
+                                            int32_t rows, int32_t D, float epsilon) {
   for (int32_t r = 0; r < rows; ++r, x += D, d_y += D, d_x += D) {
     float mean, inverse;
     kg_row_statistics_f32(x, D, epsilon, &mean, &inverse);
@@ -73,8 +73,8 @@ static inline void kg_layer_norm_grad_input_f32(float *d_x, const float *d_y, co
 }
 
 /* d_scale[i] = sum over r ascending of d_y[r][i] n[r][i]. No overlap. */
-static inline void kg_layer_norm_grad_scale_f32(float *restrict d_scale, const float *restrict d_y,
-                                                const float *restrict x, int32_t rows, int32_t D, float epsilon) {
+KG_SHARED void kg_layer_norm_grad_scale_f32(float *restrict d_scale, const float *restrict d_y, const float *restrict x,
+                                            int32_t rows, int32_t D, float epsilon) {
   for (int32_t r = 0; r < rows; ++r, x += D, d_y += D) {
     float mean, inverse;
     kg_row_statistics_f32(x, D, epsilon, &mean, &inverse);
@@ -101,8 +101,8 @@ KG_INLINE void kg_share_group_f32(float *channels, int32_t C, int32_t M, float f
 
 /* Mean and 1 / sqrt(variance + epsilon) of each channel's group: sums over the pixels ascending a channel, then over
  * the channels. */
-static inline void kg_group_statistics_f32(float *restrict mean, float *restrict inverse, const float *restrict x,
-                                           int32_t P, int32_t C, int32_t M, float epsilon) {
+KG_SHARED void kg_group_statistics_f32(float *restrict mean, float *restrict inverse, const float *restrict x,
+                                       int32_t P, int32_t C, int32_t M, float epsilon) {
   const float share = 1.0f / (float)(P * M);
   for (int32_t c = 0; c < C; ++c) {
     mean[c] = 0.0f;
@@ -127,8 +127,8 @@ static inline void kg_group_statistics_f32(float *restrict mean, float *restrict
 }
 
 /* y = n scale + shift, n = (x - mean) inverse. scratch holds 2 C floats. y may be x. */
-static inline void kg_group_norm_f32(float *y, const float *x, const float *scale, const float *shift, float *scratch,
-                                     int32_t N, int32_t P, int32_t C, int32_t M, float epsilon) {
+KG_SHARED void kg_group_norm_f32(float *y, const float *x, const float *scale, const float *shift, float *scratch,
+                                 int32_t N, int32_t P, int32_t C, int32_t M, float epsilon) {
   float *mean = scratch, *slope = scratch + C;
   for (int32_t n = 0; n < N; ++n) {
     kg_group_statistics_f32(mean, slope, x, P, C, M, epsilon);
@@ -145,8 +145,8 @@ static inline void kg_group_norm_f32(float *y, const float *x, const float *scal
 }
 
 /* sum[c] = sum over p ascending of d_y, dot[c] = of d_y (x - mean). */
-static inline void kg_group_sums_f32(float *restrict sum, float *restrict dot, const float *restrict d_y,
-                                     const float *restrict x, const float *restrict mean, int32_t P, int32_t C) {
+KG_SHARED void kg_group_sums_f32(float *restrict sum, float *restrict dot, const float *restrict d_y,
+                                 const float *restrict x, const float *restrict mean, int32_t P, int32_t C) {
   for (int32_t c = 0; c < C; ++c) {
     sum[c] = 0.0f;
     dot[c] = 0.0f;
@@ -161,9 +161,8 @@ static inline void kg_group_sums_f32(float *restrict sum, float *restrict dot, c
 
 /* d_x = inverse (g - mean(g) - n mean(g n)), g = d_y scale, the means over the group. scratch holds 4 C floats. d_x
  * may be d_y or x. */
-static inline void kg_group_norm_grad_input_f32(float *d_x, const float *d_y, const float *x, const float *scale,
-                                                float *scratch, int32_t N, int32_t P, int32_t C, int32_t M,
-                                                float epsilon) {
+KG_SHARED void kg_group_norm_grad_input_f32(float *d_x, const float *d_y, const float *x, const float *scale,
+                                            float *scratch, int32_t N, int32_t P, int32_t C, int32_t M, float epsilon) {
   float *mean = scratch, *inverse = mean + C, *sum = inverse + C, *dot = sum + C;
   const float share = 1.0f / (float)(P * M);
   for (int32_t n = 0; n < N; ++n) {
@@ -189,9 +188,9 @@ static inline void kg_group_norm_grad_input_f32(float *d_x, const float *d_y, co
 
 /* d_scale[c] = sum over n, of inverse times (sum over p ascending of d_y (x - mean)). scratch holds 4 C floats. No
  * overlap. */
-static inline void kg_group_norm_grad_scale_f32(float *restrict d_scale, const float *restrict d_y,
-                                                const float *restrict x, float *restrict scratch, int32_t N, int32_t P,
-                                                int32_t C, int32_t M, float epsilon) {
+KG_SHARED void kg_group_norm_grad_scale_f32(float *restrict d_scale, const float *restrict d_y, const float *restrict x,
+                                            float *restrict scratch, int32_t N, int32_t P, int32_t C, int32_t M,
+                                            float epsilon) {
   float *mean = scratch, *inverse = mean + C, *sum = inverse + C, *dot = sum + C;
   for (int32_t n = 0; n < N; ++n, x += P * C, d_y += P * C) {
     kg_group_statistics_f32(mean, inverse, x, P, C, M, epsilon);

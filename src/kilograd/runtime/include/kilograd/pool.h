@@ -127,9 +127,9 @@ KG_INLINE void kg_max_channels_f32(float *restrict y, uint8_t *restrict index, c
 
 /* y[c] = the maximum over taps [rows][columns] of x, row_step and column_step floats apart; index[c] (unless NULL) =
  * its number, the first tap being number `tap` and rows KW apart. -infinity is number `tap`. */
-static inline void kg_max_window_f32(float *restrict y, uint8_t *restrict index, const float *restrict x, int32_t rows,
-                                     int32_t columns, int32_t row_step, int32_t column_step, int32_t tap, int32_t KW,
-                                     int32_t C) {
+KG_SHARED void kg_max_window_f32(float *restrict y, uint8_t *restrict index, const float *restrict x, int32_t rows,
+                                 int32_t columns, int32_t row_step, int32_t column_step, int32_t tap, int32_t KW,
+                                 int32_t C) {
   if (index != NULL) {
     kg_max_channels_f32(y, index, x, rows, columns, row_step, column_step, tap, KW, true, C);
   } else {
@@ -157,8 +157,8 @@ KG_INLINE void kg_sum_lanes_f32(float *restrict y, const float *restrict x, int3
 }
 
 /* y[c] = scale * (0 + the sum over taps [rows][columns] of x, row_step and column_step floats apart). */
-static inline void kg_sum_window_f32(float *restrict y, const float *restrict x, int32_t rows, int32_t columns,
-                                     int32_t row_step, int32_t column_step, float scale, int32_t C) {
+KG_SHARED void kg_sum_window_f32(float *restrict y, const float *restrict x, int32_t rows, int32_t columns,
+                                 int32_t row_step, int32_t column_step, float scale, int32_t C) {
   int32_t c = 0;
   for (; c + KG_SUM_LANES <= C; c += KG_SUM_LANES) {
     kg_sum_lanes_f32(y + c, x + c, rows, columns, row_step, column_step, scale, KG_SUM_LANES);
@@ -173,10 +173,9 @@ static inline void kg_sum_window_f32(float *restrict y, const float *restrict x,
 
 /* y[oh][ow][c] = max over taps (kh, kw) inside the image of x[oh stride_h - top + kh dilation_h][...][c]; index (unless
  * NULL) = kh * KW + kw of the maximum, so KH * KW <= 255. Every window has a tap inside. No overlap. */
-static inline void kg_max_pool2d_f32(float *restrict y, uint8_t *restrict index, const float *restrict x, int32_t H,
-                                     int32_t W, int32_t C, int32_t OH, int32_t OW, int32_t KH, int32_t KW,
-                                     int32_t stride_h, int32_t stride_w, int32_t top, int32_t left, int32_t dilation_h,
-                                     int32_t dilation_w) {
+KG_SHARED void kg_max_pool2d_f32(float *restrict y, uint8_t *restrict index, const float *restrict x, int32_t H,
+                                 int32_t W, int32_t C, int32_t OH, int32_t OW, int32_t KH, int32_t KW, int32_t stride_h,
+                                 int32_t stride_w, int32_t top, int32_t left, int32_t dilation_h, int32_t dilation_w) {
   for (int32_t oh = 0; oh < OH; ++oh) {
     const int32_t h = oh * stride_h - top;
     const int32_t kh = kg_first_tap(h, dilation_h), rows = kg_stop_tap(h, KH, dilation_h, H) - kh;
@@ -204,10 +203,10 @@ KG_INLINE void kg_max_window_grad_f32(float *d_x, const float *restrict d_y, con
 }
 
 /* d_x[h][w][c] = sum, over windows in ascending order whose index names (h, w), of d_y[oh][ow][c]. No overlap. */
-static inline void kg_max_pool2d_grad_f32(float *restrict d_x, const float *restrict d_y, const uint8_t *restrict index,
-                                          int32_t H, int32_t W, int32_t C, int32_t OH, int32_t OW, int32_t KW,
-                                          int32_t stride_h, int32_t stride_w, int32_t top, int32_t left,
-                                          int32_t dilation_h, int32_t dilation_w) {
+KG_SHARED void kg_max_pool2d_grad_f32(float *restrict d_x, const float *restrict d_y, const uint8_t *restrict index,
+                                      int32_t H, int32_t W, int32_t C, int32_t OH, int32_t OW, int32_t KW,
+                                      int32_t stride_h, int32_t stride_w, int32_t top, int32_t left, int32_t dilation_h,
+                                      int32_t dilation_w) {
   const int32_t reciprocal = (65535 + KW) / KW;
   kg_zero(d_x, H * W * C * (int32_t)sizeof(float));
   for (int32_t oh = 0; oh < OH; ++oh) {
@@ -221,8 +220,8 @@ static inline void kg_max_pool2d_grad_f32(float *restrict d_x, const float *rest
 
 /* The maximum over adaptive windows; index (unless NULL) = kh * KW + kw inside its window, KW being at least the
  * widest window, and below 256. No overlap. */
-static inline void kg_adaptive_max_pool2d_f32(float *restrict y, uint8_t *restrict index, const float *restrict x,
-                                              int32_t H, int32_t W, int32_t C, int32_t OH, int32_t OW, int32_t KW) {
+KG_SHARED void kg_adaptive_max_pool2d_f32(float *restrict y, uint8_t *restrict index, const float *restrict x,
+                                          int32_t H, int32_t W, int32_t C, int32_t OH, int32_t OW, int32_t KW) {
   for (int32_t oh = 0; oh < OH; ++oh) {
     const int32_t h = kg_adaptive_start(oh, H, OH), rows = kg_adaptive_stop(oh, H, OH) - h;
     KG_PIXELS
@@ -235,9 +234,9 @@ static inline void kg_adaptive_max_pool2d_f32(float *restrict y, uint8_t *restri
 }
 
 /* The gradient of kg_adaptive_max_pool2d_f32, like kg_max_pool2d_grad_f32. No overlap. */
-static inline void kg_adaptive_max_pool2d_grad_f32(float *restrict d_x, const float *restrict d_y,
-                                                   const uint8_t *restrict index, int32_t H, int32_t W, int32_t C,
-                                                   int32_t OH, int32_t OW, int32_t KW) {
+KG_SHARED void kg_adaptive_max_pool2d_grad_f32(float *restrict d_x, const float *restrict d_y,
+                                               const uint8_t *restrict index, int32_t H, int32_t W, int32_t C,
+                                               int32_t OH, int32_t OW, int32_t KW) {
   const int32_t reciprocal = (65535 + KW) / KW;
   kg_zero(d_x, H * W * C * (int32_t)sizeof(float));
   for (int32_t oh = 0; oh < OH; ++oh) {
@@ -259,10 +258,10 @@ KG_INLINE int32_t kg_counted_taps(int32_t start, int32_t taps, int32_t size, int
 /* y[oh][ow][c] = (sum of the window's taps inside the image) / n, as a multiplication by 1 / n. n is `divisor`, or
  * where that is 0 the number of taps inside the image, together with those inside the padding (top, bottom, left,
  * right) if counted. Every window has a tap inside. No overlap. */
-static inline void kg_avg_pool2d_f32(float *restrict y, const float *restrict x, int32_t H, int32_t W, int32_t C,
-                                     int32_t OH, int32_t OW, int32_t KH, int32_t KW, int32_t stride_h, int32_t stride_w,
-                                     int32_t top, int32_t bottom, int32_t left, int32_t right, bool counted,
-                                     int32_t divisor) {
+KG_SHARED void kg_avg_pool2d_f32(float *restrict y, const float *restrict x, int32_t H, int32_t W, int32_t C,
+                                 int32_t OH, int32_t OW, int32_t KH, int32_t KW, int32_t stride_h, int32_t stride_w,
+                                 int32_t top, int32_t bottom, int32_t left, int32_t right, bool counted,
+                                 int32_t divisor) {
   for (int32_t oh = 0; oh < OH; ++oh) {
     const int32_t start_h = oh * stride_h - top, h = kg_max_i32(start_h, 0);
     const int32_t rows = kg_min_i32(start_h + KH, H) - h, height = kg_counted_taps(start_h, KH, H, bottom, counted);
@@ -291,10 +290,10 @@ KG_INLINE void kg_spread_window_f32(float *restrict d_x, const float *restrict d
 }
 
 /* d_x[h][w][c] = sum, over the windows that cover (h, w) in ascending order, of d_y[oh][ow][c] / n. No overlap. */
-static inline void kg_avg_pool2d_grad_f32(float *restrict d_x, const float *restrict d_y, int32_t H, int32_t W,
-                                          int32_t C, int32_t OH, int32_t OW, int32_t KH, int32_t KW, int32_t stride_h,
-                                          int32_t stride_w, int32_t top, int32_t bottom, int32_t left, int32_t right,
-                                          bool counted, int32_t divisor) {
+KG_SHARED void kg_avg_pool2d_grad_f32(float *restrict d_x, const float *restrict d_y, int32_t H, int32_t W, int32_t C,
+                                      int32_t OH, int32_t OW, int32_t KH, int32_t KW, int32_t stride_h,
+                                      int32_t stride_w, int32_t top, int32_t bottom, int32_t left, int32_t right,
+                                      bool counted, int32_t divisor) {
   for (int32_t h = 0; h < H; ++h) {
     const int32_t oh0 = kg_first_window(h, KH, stride_h, top), oh1 = kg_stop_window(h, stride_h, top, OH);
     KG_PIXELS
@@ -316,8 +315,8 @@ static inline void kg_avg_pool2d_grad_f32(float *restrict d_x, const float *rest
 }
 
 /* The mean over adaptive windows. No overlap. */
-static inline void kg_adaptive_avg_pool2d_f32(float *restrict y, const float *restrict x, int32_t H, int32_t W,
-                                              int32_t C, int32_t OH, int32_t OW) {
+KG_SHARED void kg_adaptive_avg_pool2d_f32(float *restrict y, const float *restrict x, int32_t H, int32_t W, int32_t C,
+                                          int32_t OH, int32_t OW) {
   for (int32_t oh = 0; oh < OH; ++oh) {
     const int32_t h = kg_adaptive_start(oh, H, OH), rows = kg_adaptive_stop(oh, H, OH) - h;
     KG_PIXELS
@@ -331,8 +330,8 @@ static inline void kg_adaptive_avg_pool2d_f32(float *restrict y, const float *re
 /* d_x[h][w][c] = sum, over the adaptive windows that cover (h, w) in ascending order, of d_y[oh][ow][c] / their size.
  * Windows that cover p are [floor(p n / size), ceil((p + 1) n / size)): the same formula, sizes exchanged. No overlap.
  */
-static inline void kg_adaptive_avg_pool2d_grad_f32(float *restrict d_x, const float *restrict d_y, int32_t H, int32_t W,
-                                                   int32_t C, int32_t OH, int32_t OW) {
+KG_SHARED void kg_adaptive_avg_pool2d_grad_f32(float *restrict d_x, const float *restrict d_y, int32_t H, int32_t W,
+                                               int32_t C, int32_t OH, int32_t OW) {
   for (int32_t h = 0; h < H; ++h) {
     const int32_t oh0 = kg_adaptive_start(h, OH, H), oh1 = kg_adaptive_stop(h, OH, H);
     KG_PIXELS

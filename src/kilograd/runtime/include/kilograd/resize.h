@@ -14,8 +14,8 @@ KG_INLINE int32_t kg_nearest(int32_t o, float scale, int32_t size) {
 }
 
 /* y[oh][ow] = x[nearest(oh)][nearest(ow)], pixels of `size` bytes. No overlap. */
-static inline void kg_resize_nearest(void *restrict y, const void *restrict x, int32_t H, int32_t W, int32_t size,
-                                     int32_t OH, int32_t OW, float scale_h, float scale_w) {
+KG_SHARED void kg_resize_nearest(void *restrict y, const void *restrict x, int32_t H, int32_t W, int32_t size,
+                                 int32_t OH, int32_t OW, float scale_h, float scale_w) {
   uint8_t *to = (uint8_t *)y;
   for (int32_t oh = 0; oh < OH; ++oh) {
     const uint8_t *from = (const uint8_t *)x + kg_nearest(oh, scale_h, H) * W * size;
@@ -26,8 +26,8 @@ static inline void kg_resize_nearest(void *restrict y, const void *restrict x, i
 }
 
 /* The same for whole factors: every pixel of `size` bytes becomes factor_h x factor_w pixels. No overlap. */
-static inline void kg_upsample_nearest(void *restrict y, const void *restrict x, int32_t H, int32_t W, int32_t size,
-                                       int32_t factor_h, int32_t factor_w) {
+KG_SHARED void kg_upsample_nearest(void *restrict y, const void *restrict x, int32_t H, int32_t W, int32_t size,
+                                   int32_t factor_h, int32_t factor_w) {
   uint8_t *to = (uint8_t *)y;
   const uint8_t *from = (const uint8_t *)x;
   const int32_t row = W * factor_w * size;
@@ -45,8 +45,8 @@ static inline void kg_upsample_nearest(void *restrict y, const void *restrict x,
 }
 
 /* d_x[h][w][c] = sum of d_y over the output pixels that read (h, w), in ascending order. No overlap. */
-static inline void kg_resize_nearest_grad_f32(float *restrict d_x, const float *restrict d_y, int32_t H, int32_t W,
-                                              int32_t C, int32_t OH, int32_t OW, float scale_h, float scale_w) {
+KG_SHARED void kg_resize_nearest_grad_f32(float *restrict d_x, const float *restrict d_y, int32_t H, int32_t W,
+                                          int32_t C, int32_t OH, int32_t OW, float scale_h, float scale_w) {
   int32_t oh = 0;
   for (int32_t h = 0; h < H; ++h) {
     int32_t rows = 0, ow = 0;
@@ -66,8 +66,8 @@ static inline void kg_resize_nearest_grad_f32(float *restrict d_x, const float *
 }
 
 /* The same for whole factors. No overlap. */
-static inline void kg_upsample_nearest_grad_f32(float *restrict d_x, const float *restrict d_y, int32_t H, int32_t W,
-                                                int32_t C, int32_t factor_h, int32_t factor_w) {
+KG_SHARED void kg_upsample_nearest_grad_f32(float *restrict d_x, const float *restrict d_y, int32_t H, int32_t W,
+                                            int32_t C, int32_t factor_h, int32_t factor_w) {
   const int32_t row = W * factor_w * C;
   for (int32_t h = 0; h < H; ++h) {
     KG_PIXELS

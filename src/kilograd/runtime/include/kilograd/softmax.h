@@ -16,7 +16,7 @@ KG_INLINE float kg_row_sum_f32(const float *x, int32_t K) {
 }
 
 /* y[k] = exp(x[k] - m) / (sum over j of exp(x[j] - m)), m the largest of the row. y may be x. */
-static inline void kg_softmax_f32(float *y, const float *x, int32_t rows, int32_t K) {
+KG_SHARED void kg_softmax_f32(float *y, const float *x, int32_t rows, int32_t K) {
   for (int32_t r = 0; r < rows; ++r, x += K, y += K) {
     const float largest = kg_row_max_f32(x, K);
     KG_ELEMENTWISE_LONG
@@ -32,7 +32,7 @@ static inline void kg_softmax_f32(float *y, const float *x, int32_t rows, int32_
 }
 
 /* d_x[k] = y[k] (d_y[k] - s), s = sum over j of d_y[j] y[j]. d_x may be d_y or y. */
-static inline void kg_softmax_grad_f32(float *d_x, const float *d_y, const float *y, int32_t rows, int32_t K) {
+KG_SHARED void kg_softmax_grad_f32(float *d_x, const float *d_y, const float *y, int32_t rows, int32_t K) {
   for (int32_t r = 0; r < rows; ++r, y += K, d_y += K, d_x += K) {
     float sum = 0.0f;
     for (int32_t k = 0; k < K; ++k) {
@@ -46,7 +46,7 @@ static inline void kg_softmax_grad_f32(float *d_x, const float *d_y, const float
 }
 
 /* y[k] = x[k] - m - log(sum over j of exp(x[j] - m)), m the largest of the row. y may be x. */
-static inline void kg_log_softmax_f32(float *y, const float *x, int32_t rows, int32_t K) {
+KG_SHARED void kg_log_softmax_f32(float *y, const float *x, int32_t rows, int32_t K) {
   for (int32_t r = 0; r < rows; ++r, x += K, y += K) {
     const float largest = kg_row_max_f32(x, K);
     float sum = 0.0f;
@@ -63,7 +63,7 @@ static inline void kg_log_softmax_f32(float *y, const float *x, int32_t rows, in
 }
 
 /* d_x[k] = d_y[k] - s exp(y[k]), s = sum over j of d_y[j]. d_x may be d_y or y. */
-static inline void kg_log_softmax_grad_f32(float *d_x, const float *d_y, const float *y, int32_t rows, int32_t K) {
+KG_SHARED void kg_log_softmax_grad_f32(float *d_x, const float *d_y, const float *y, int32_t rows, int32_t K) {
   for (int32_t r = 0; r < rows; ++r, y += K, d_y += K, d_x += K) {
     const float sum = kg_row_sum_f32(d_y, K);
     KG_ELEMENTWISE_LONG

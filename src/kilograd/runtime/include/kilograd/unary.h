@@ -15,7 +15,7 @@ KG_INLINE float kg_square_f32(float x) { return x * x; }
 #define KG_MAP_F32(signature, expression) KG_MAP_LOOP(KG_ELEMENTWISE, signature, expression)
 #define KG_MAP_LONG_F32(signature, expression) KG_MAP_LOOP(KG_ELEMENTWISE_LONG, signature, expression)
 #define KG_MAP_LOOP(hint, signature, expression) \
-  static inline void signature {                 \
+  KG_SHARED void signature {                     \
     hint for (int32_t i = 0; i < n; ++i) {       \
       const float v = x[i];                      \
       y[i] = (expression);                       \
@@ -26,7 +26,7 @@ KG_INLINE float kg_square_f32(float x) { return x * x; }
 #define KG_MAP_GRAD_F32(signature, expression) KG_MAP_GRAD_LOOP(KG_ELEMENTWISE, signature, expression)
 #define KG_MAP_GRAD_LONG_F32(signature, expression) KG_MAP_GRAD_LOOP(KG_ELEMENTWISE_LONG, signature, expression)
 #define KG_MAP_GRAD_LOOP(hint, signature, expression) \
-  static inline void signature {                      \
+  KG_SHARED void signature {                          \
     hint for (int32_t i = 0; i < n; ++i) {            \
       const float g = d_y[i], v = z[i];               \
       d_x[i] = (expression);                          \
