@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from kilograd.ir import Origin
+
 Sample = tuple[np.ndarray, Any]
 
 
@@ -32,3 +34,16 @@ def torch_loss(loss: str, output: torch.Tensor, y: Any, x: np.ndarray) -> torch.
     if loss == "bce_with_logits":
         return functional.binary_cross_entropy_with_logits(output, target)
     return functional.mse_loss(output, target)
+
+
+def folded_gradient(origin: Origin, gradient: np.ndarray) -> np.ndarray:
+    """dL/d(the folded tensor) from dL/d(the user's parameter): divided by the scale of each affine
+    step.
+    """
+    zero = np.zeros_like(gradient)
+    offset = origin.to_program(zero)
+    scale = origin.to_program(np.ones_like(gradient)) - offset
+    layout = Origin(
+        origin.name, tuple(s for s in origin.steps if not hasattr(s, "scale")), origin.part
+    )
+    return layout.to_program(gradient) / scale

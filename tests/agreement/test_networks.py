@@ -14,14 +14,13 @@ import torch
 
 import kilograd as kg
 from kilograd import frontend
-from kilograd.ir import Origin
 from kilograd.program import Program
 from kilograd.transforms.fold import fold
 from kilograd.transforms.layout import arrange
 from kilograd.transforms.select import parameters
 from kilograd.update import SpecLike
 from tests.agreement.networks import BIG_M7, NETWORKS, Network, data_folder, random_spec
-from tests.agreement.samples import draw_sample, torch_loss
+from tests.agreement.samples import draw_sample, folded_gradient, torch_loss
 
 SPECS = ["full", "sparse-1", "sparse-2", "sparse-3"]
 FULL_SIZE = [replace(n, options={**n.options, "resolution": r}) for n, r in (
@@ -100,19 +99,6 @@ def test_gradients_equal_autograd(case: Case):
         wanted = folded_gradient(tensor.origin, truth[tensor.origin.name])
         error = np.linalg.norm(gradient - wanted) / max(np.linalg.norm(wanted), 1e-12)
         assert error <= 1e-4, f"{tensor.origin.name}: relative error {error:.2e}"
-
-
-def folded_gradient(origin: Origin, gradient: np.ndarray) -> np.ndarray:
-    """dL/d(the folded tensor) from dL/d(the user's parameter): divided by the scale of each affine
-    step.
-    """
-    zero = np.zeros_like(gradient)
-    offset = origin.to_program(zero)
-    scale = origin.to_program(np.ones_like(gradient)) - offset
-    layout = Origin(
-        origin.name, tuple(s for s in origin.steps if not hasattr(s, "scale")), origin.part
-    )
-    return layout.to_program(gradient) / scale
 
 
 def test_host_and_emulator_agree(case: Case):

@@ -1,4 +1,4 @@
-"""A network compiles to the same program from PyTorch and from the ONNX file that PyTorch writes."""
+"""A network compiles to the same program from PyTorch and from PyTorch's ONNX file."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ typedef enum kg_status {
 
 /* Kernels whose every call shares one copy: specialising them would cost flash and gain nothing. */
 #if defined(__GNUC__)
-#define KG_SHARED static inline __attribute__((noinline))
+#define KG_SHARED static __attribute__((noinline, unused))
 #else
 #define KG_SHARED static
 #endif
