@@ -249,12 +249,18 @@ class Program:
         )
 
     def on_host(
-        self, *, toolchain: str = "zig", sanitize: bool = False, poison: bool = False
+        self,
+        *,
+        toolchain: str = "zig",
+        sanitize: bool = False,
+        poison: bool = False,
+        optimize: str = "-O3",
     ) -> Session:
         """A session that runs the C on this computer.
 
         `sanitize` stops at undefined behaviour; `poison` overwrites every tensor as soon as it is
-        dead. Both are for tests: they change speed, never results.
+        dead; `optimize` is the C compiler's flag, less of which builds sooner. They change speed,
+        never results.
         """
         sources = self.sources
         if poison:
@@ -268,6 +274,7 @@ class Program:
                 Path(scratch) / f"{self.name}.so",
                 toolchain=toolchain,
                 sanitize=sanitize,
+                optimize=optimize,
             )
             return Session(self.interface, HostBackend(self.interface, library, self.arena_bytes))
 

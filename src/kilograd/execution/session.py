@@ -253,9 +253,8 @@ class Session:
         data, offset, result = self._backend.read_state(), 0, {}
         for value in self._interface.state:
             raw = data[offset : offset + value.type.bytes]
-            result[value.name] = np.frombuffer(raw, value.type.dtype.numpy).reshape(
-                value.type.shape
-            )
+            array = np.frombuffer(raw, value.type.dtype.numpy).reshape(value.type.shape)
+            result[value.name] = array.copy()
             offset += aligned(value.type.bytes)
         return result
 
