@@ -42,6 +42,7 @@ def test_the_module_read_from_the_file_computes_what_the_file_does() -> None:
         )
 
 
+@pytest.mark.slow
 def test_fine_tuning_recovers_the_upright_accuracy() -> None:
     script = load_script("finetune_torch")
     data = demo_data.load()
