@@ -215,6 +215,22 @@ def test_corrupt_and_foreign_checkpoints_change_nothing(tmp_path):
         session.load(tmp_path / "none.kgcp")
 
 
+def test_a_checkpoint_of_other_frozen_weights(tmp_path):
+    spec = kg.update.last(1)
+    kg.compile(mlp(), X, update=spec).on_host().save(tmp_path / "head.kgcp")
+    kg.compile(mlp(), X, update=spec).on_host().load(tmp_path / "head.kgcp")
+    model = mlp()
+    with torch.no_grad():
+        model[0].bias += 1
+    with pytest.raises(kg.InputError, match="another network"):
+        kg.compile(model, X, update=spec).on_host().load(tmp_path / "head.kgcp")
+
+
+def test_parameters_that_cannot_be_trained_are_named():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)))
+    assert "note: 0.parametrizations.weight" in kg.compile(model, X).summary()
+
+
 def run_without(module: str, code: str, directory) -> str:
     """The InputError that the code prints in a fresh process without the module."""
     script = (

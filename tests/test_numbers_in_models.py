@@ -57,3 +57,11 @@ def test_steps_equal_those_of_pytorch(name, momentum):
     for key, array in host.state_dict().items():
         np.testing.assert_allclose(array, wanted[key].detach().numpy(), atol=1e-5)
         assert array.tobytes() == board.state_dict()[key].tobytes()
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), -3e38, 1e-45])
+def test_extreme_numbers(number):
+    model = Formula(lambda x, p: x * number)
+    y = kg.compile(model, torch.zeros(1, 6)).on_host().predict(np.ones((1, 6)))
+    wanted = model(torch.ones(1, 6)).detach().numpy()
+    np.testing.assert_array_equal(np.isfinite(y), np.isfinite(wanted))

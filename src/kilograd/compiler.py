@@ -90,6 +90,7 @@ def compile(
         predict=schedules[0],
         train=schedules[1],
         budget=budget or Budget(),
+        notes=imported.notes,
     )
     stage("fit", program.check_fit)
     return program

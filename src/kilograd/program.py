@@ -77,6 +77,8 @@ class Program:
     predict: Schedule
     train: Schedule
     budget: Budget = field(default_factory=Budget)
+    notes: tuple[str, ...] = ()
+    """Sentences that the user should see, such as parameters that cannot be trained."""
 
     def __repr__(self) -> str:
         """`Program(lenet for stm32f746)`."""

@@ -1,186 +1,164 @@
-"""Sessions against PyTorch: fitting, judging, and the way of parameters there and back."""
+"""Sessions: fitting, judging, state in the user's terms, optimisers as PyTorch has them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 import kilograd as kg
-from kilograd.execution.session import Session
 
 
-class Mixed(nn.Module):
-    """1-D and 2-D convolutions with batch norm, a depthwise one, a linear layer."""
+class Small(nn.Module):
+    """A 1-D convolution with batch norm, a 2-D one, a linear layer: every kind of layout step."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sequence = nn.Sequential(
-            nn.Conv1d(3, 4, 3, padding=1, bias=False), nn.BatchNorm1d(4), nn.ReLU()
-        )
-        self.picture = nn.Sequential(
-            nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU6(),
-            nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8),
-        )  # fmt: skip
-        self.fc = nn.Linear(8 * 12, 3)
+        self.conv = nn.Conv1d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm1d(8)
+        self.fc = nn.Linear(8 * 10, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.sequence(x).reshape(x.shape[0], 4, 3, 4)
-        return self.fc(torch.flatten(self.picture(y), 1))
+        return self.fc(torch.relu(self.norm(self.conv(x))).flatten(1))
 
 
-def model() -> nn.Module:
-    """With statistics and scales of batch norm that folding has to undo."""
+def small() -> Small:
     torch.manual_seed(0)
-    mixed = Mixed()
-    for module in mixed.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.05, 0.2)
-    return mixed.eval()
-
-
-EXAMPLE = torch.zeros(1, 3, 12)
-PARTIAL = {"*": kg.update.full(), "picture.0.weight": kg.update.channels(0.5)}
-
-
-def data(count: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((count, 3, 12)).astype(np.float32)
-    return x, rng.integers(0, 3, count)
-
-
-@pytest.fixture(scope="module")
-def program() -> kg.Program:
-    return kg.compile(model(), EXAMPLE, update=PARTIAL, device="stm32f746")
-
-
-@pytest.fixture
-def session(program: kg.Program) -> Session:
-    return program.on_host()
-
-
-def same(a: Session, b: Session) -> bool:
-    left, right = a.raw_state(), b.raw_state()
-    return all(left[name].tobytes() == right[name].tobytes() for name in left)
-
-
-def test_fit_tells_the_curves(session: Session):
-    x, y = data()
-    history = session.fit(x, y, epochs=15, lr=0.02, validation=(x, y), progress=False)
-    assert len(history.losses) == 15 * len(x)
-    assert len(history.validation_losses) == len(history.validation_accuracies) == 15
-    assert history.validation_losses[-1] < 0.5 * history.validation_losses[0]
-    assert history.validation_losses[-1] == session.loss(x, y)
-    assert history.validation_accuracies[-1] == session.accuracy(x, y)
-    assert session.step == 15 * len(x)
-
-
-def test_the_seed_decides_the_order(program: kg.Program):
-    x, y = data()
-    runs = []
-    for seed, shuffle in ((0, True), (0, True), (1, True), (0, False)):
-        session = program.on_host()
-        options = {"epochs": 2, "lr": 0.05, "seed": seed, "shuffle": shuffle, "progress": False}
-        runs.append((session.fit(x, y, **options).losses, session))
-    assert runs[0][0] == runs[1][0] and same(runs[0][1], runs[1][1])
-    assert runs[0][0] != runs[2][0]
-    by_hand = program.on_host()
-    losses = [by_hand.train_step(x[i % len(x)], y[i % len(x)], lr=0.05) for i in range(2 * len(x))]
-    assert losses == runs[3][0] and same(by_hand, runs[3][1])
-
-
-def test_loss_and_accuracy_are_those_of_pytorch(session: Session):
-    x, y = data()
+    model = Small()
     with torch.no_grad():
-        logits = model()(torch.from_numpy(x))
-    np.testing.assert_allclose(session.predict(x), logits.numpy(), rtol=1e-4, atol=1e-5)
-    expected = functional.cross_entropy(logits, torch.from_numpy(y)).item()
-    assert session.loss(x, y) == pytest.approx(expected, rel=1e-5)
-    assert session.accuracy(x, y) == np.mean(logits.argmax(1).numpy() == y)
+        model.norm.running_mean.normal_()
+        model.norm.running_var.uniform_(0.5, 2)
+        model.norm.weight.uniform_(0.5, 2)
+        model.norm.bias.normal_()
+    return model.eval()
 
 
-def test_trained_parameters_go_back_into_the_model(session: Session):
-    x, y = data()
-    session.fit(x, y, epochs=3, lr=0.05, progress=False)
-    untrained, trained = model(), model()
-    arrays = session.state_dict()
-    assert all(array.flags.writeable for array in arrays.values())
-    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    result = trained.load_state_dict(state, strict=False)
-    assert not result.unexpected_keys
-    assert "picture.0.weight" in state and "sequence.0.weight" in state
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((24, 3, 10)).astype(np.float32)
+Y = RNG.integers(0, 4, 24)
+
+
+def session(where: str = "on_host", **options) -> kg.program.Session:
+    program = kg.compile(small(), X[:1], device="stm32f746", name="small", **options)
+    return getattr(program, where)()
+
+
+def torch_output(model: nn.Module) -> np.ndarray:
     with torch.no_grad():
-        before, after = (net(torch.from_numpy(x)).numpy() for net in (untrained, trained))
-    np.testing.assert_allclose(session.predict(x), after, rtol=1e-4, atol=1e-4)
-    assert np.abs(after - before).max() > 0.1
-    frozen = state["picture.0.weight"].numpy()[:, 2:]
-    np.testing.assert_allclose(frozen, untrained.state_dict()["picture.0.weight"].numpy()[:, 2:],
-                               rtol=1e-5)  # fmt: skip
+        return model(torch.from_numpy(X)).numpy()
 
 
-def test_state_dict_round_trip(program: kg.Program, session: Session):
-    x, y = data()
-    session.fit(x, y, lr=0.05, progress=False)
-    other = program.on_host()
-    other.load_state_dict(session.state_dict())
-    for name, array in session.raw_state().items():
-        np.testing.assert_allclose(other.raw_state()[name], array, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(other.predict(x), session.predict(x), rtol=1e-4, atol=1e-5)
-    with pytest.raises(kg.InputError, match=r"nothing\.weight"):
-        other.load_state_dict({"nothing.weight": np.zeros(3)})
-    with pytest.raises(kg.InputError, match=r"fc\.bias has shape \[3\]"):
-        other.load_state_dict({"fc.bias": np.zeros(4)})
+def test_predictions_accuracy_and_loss_are_those_of_the_model():
+    host, model = session(), small()
+    np.testing.assert_allclose(host.predict(X), torch_output(model), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(host.predict(X[3]), host.predict(X[3:4]))
+    assert host.accuracy(X, Y) == np.mean(torch_output(model).argmax(1) == Y)
+    loss = nn.functional.cross_entropy(torch.from_numpy(torch_output(model)), torch.from_numpy(Y))
+    assert host.loss(X, Y) == pytest.approx(loss.item(), rel=1e-4)
 
 
-def test_checkpoints_pass_between_host_and_emulator(program: kg.Program, tmp_path):
-    x, y = data()
-    host, board = program.on_host(), program.on_emulator()
-    host.fit(x, y, lr=0.05, progress=False)
+@pytest.mark.parametrize(
+    "update",
+    [
+        kg.update.all(),
+        {"conv.weight": kg.update.channels(0.34), "fc": kg.update.channels(0.5)},
+        kg.update.biases(),
+    ],
+)
+def test_state_goes_back_into_the_model(update):
+    host, model = session(update=update), small()
+    host.fit(X, Y, epochs=2, lr=0.05, progress=False)
+    learned = {name: torch.from_numpy(a.copy()) for name, a in host.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    missing = model.load_state_dict(learned, strict=False)
+    assert not missing.unexpected_keys
+    assert any(not torch.equal(before[name], learned[name]) for name in learned)
+    np.testing.assert_allclose(host.predict(X), torch_output(model), rtol=1e-3, atol=1e-4)
+    other = session(update=update)
+    other.load_state_dict(host.state_dict())
+    np.testing.assert_allclose(other.predict(X), host.predict(X), rtol=1e-5, atol=1e-6)
+
+
+def test_load_state_dict_refuses_what_is_not_trained():
+    host = session(update={"fc": kg.update.full()})
+    with pytest.raises(kg.InputError, match=r"not trained.*conv\.weight.*fc\.weight"):
+        host.load_state_dict({"conv.weight": np.zeros((8, 3, 3))})
+    with pytest.raises(kg.InputError, match=r"fc\.bias has shape \[4\]"):
+        host.load_state_dict({"fc.bias": np.zeros(5)})
+
+
+def test_fit_returns_the_curves_and_repeats_itself():
+    first, second, third = session(), session(), session()
+    options = {"epochs": 2, "lr": 0.01, "progress": False}
+    history = first.fit(X, Y, validation=(X, Y), **options)
+    assert len(history.losses) == 48
+    assert len(history.validation_losses) == len(history.validation_accuracies) == 2
+    assert history.validation_losses[-1] == pytest.approx(first.loss(X, Y))
+    assert second.fit(X, Y, **options).losses == history.losses
+    assert third.fit(X, Y, seed=1, **options).losses != history.losses
+    assert first.step == 48
+    first.reset()
+    assert first.step == 0 and np.array_equal(first.predict(X), session().predict(X))
+
+
+def test_checkpoints_pass_between_host_and_board(tmp_path: Path):
+    host, board = session(), session("on_emulator")
+    host.fit(X, Y, progress=False)
     host.save(tmp_path / "host.kgcp")
     board.load(tmp_path / "host.kgcp")
-    assert same(host, board)
-    board.train_step(x[0], y[0], lr=0.05)
-    assert not same(host, board)
+    assert board.predict(X[:4]).tobytes() == host.predict(X[:4]).tobytes()
+    board.train_step(X[0], Y[0], lr=0.1)
     board.save(tmp_path / "board.kgcp")
     host.load(tmp_path / "board.kgcp")
-    assert same(host, board)
-    assert host.predict(x).tobytes() == board.predict(x).tobytes()
-    for one in (host, board):
-        one.reset()
-        assert one.step == 0
-    assert same(host, board) and same(host, program.on_host())
+    assert board.predict(X[:4]).tobytes() == host.predict(X[:4]).tobytes()
 
 
-@pytest.mark.parametrize("atomic", [True, False])
-def test_ten_updates_of_sgd(atomic: bool):
-    """Momentum, weight decay and accumulation over two samples, against torch.optim.SGD.
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"momentum": 0.9},
+        {"weight_decay": 0.01},
+        {"momentum": 0.8, "weight_decay": 0.1, "accumulate": 3},
+        {"momentum": 0.9, "atomic": False},
+    ],
+)
+def test_optimisers_are_those_of_pytorch(settings):
+    model = nn.Sequential(nn.Linear(30, 16), nn.Tanh(), nn.Linear(16, 4))
+    rate, period = 0.05, settings.get("accumulate", 1)
+    program = kg.compile(model, torch.zeros(1, 30), optimizer=kg.SGD(lr=rate, **settings))
+    host, flat = program.on_host(), X.reshape(24, 30)
+    theirs = {key: settings.get(key, 0.0) for key in ("momentum", "weight_decay")}
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, **theirs)
+    for step in range(12):
+        loss = nn.functional.cross_entropy(
+            model(torch.from_numpy(flat[step : step + 1])), torch.tensor([Y[step]])
+        )
+        (loss / period).backward()
+        assert host.train_step(flat[step], Y[step]) == pytest.approx(loss.item(), rel=1e-4)
+        if (step + 1) % period == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+    for name, array in host.state_dict().items():
+        truth = model.state_dict()[name].numpy()
+        assert np.linalg.norm(array - truth) <= 1e-5 * np.linalg.norm(truth), name
 
-    Without batch norm: decay of a folded weight is decay of the product.
-    """
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
-    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
-    optimizer = kg.SGD(**settings, accumulate=2, atomic=atomic)
-    session = kg.compile(net, torch.zeros(1, 1, 6, 6), optimizer=optimizer).on_host()
-    reference = torch.optim.SGD(net.parameters(), **settings)
-    rng = np.random.default_rng(0)
-    for _ in range(10):
-        x = rng.standard_normal((2, 1, 6, 6)).astype(np.float32)
-        y = rng.integers(0, 5, 2)
-        losses = [session.train_step(*pair) for pair in zip(x, y, strict=True)]
-        reference.zero_grad()
-        expected = functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(y))
-        expected.backward()
-        reference.step()
-        assert np.mean(losses) == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
-    trained = session.state_dict()
-    assert trained.keys() == dict(net.named_parameters()).keys()
-    for name, parameter in net.named_parameters():
-        wanted = parameter.detach().numpy()
-        error = np.linalg.norm(trained[name] - wanted) / np.linalg.norm(wanted)
-        assert error <= 1e-5, f"{name}: {error:.2e}"
+
+def test_two_sessions_of_one_program_do_not_share():
+    program = kg.compile(small(), X[:1], name="small")
+    first, second = program.on_host(), program.on_host()
+    untouched = second.predict(X)
+    first.train_step(X[0], Y[0], lr=0.5)
+    assert np.array_equal(second.predict(X), untouched)
+    assert not np.array_equal(first.predict(X), untouched)
+
+
+def test_instructions_and_profile_are_counted():
+    board = session("on_emulator")
+    board.train_step(X[0], Y[0])
+    profile = board.profile()
+    assert sum(profile.values()) == board.instructions
+    with pytest.raises(kg.InputError, match="on_emulator"):
+        session().profile()

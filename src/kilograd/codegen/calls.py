@@ -23,10 +23,14 @@ def format_argument(argument: Argument) -> str:
 
 
 def format_float(number: float) -> str:
-    """A float32 literal."""
-    if math.isinf(number):
+    """A float32 literal; numbers beyond float32 are infinite."""
+    if math.isnan(number):
+        return '__builtin_nanf("")'
+    with np.errstate(over="ignore"):
+        rounded = np.float32(number)
+    if np.isinf(rounded):
         return "KG_INFINITY" if number > 0 else "-KG_INFINITY"
-    text = str(np.float32(number))
+    text = str(rounded)
     return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
 
 

@@ -7,7 +7,6 @@ Everything is text made from the two scheduled functions; writing it to disk is 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -229,8 +228,13 @@ def _closure(headers: Sequence[str]) -> list[str]:
 
 
 def _checkpoint_id(train: Schedule) -> int:
-    """32 bits that change whenever the network or the layout of its state does."""
+    """32 bits that change with the network, its frozen weights and the layout of its state."""
     graph = train.graph
-    text = json.dumps([str(node.op) + str([v.type for v in node.inputs]) for node in graph.nodes])
-    text += str([(str(v), str(v.type)) for v in graph.state])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+    digest = hashlib.sha256()
+    for node in graph.nodes:
+        digest.update(f"{node.op}{[str(value.type) for value in node.inputs]}".encode())
+    for value in graph.state:
+        digest.update(f"{value}{value.type}".encode())
+    for tensor in graph.constants.values():
+        digest.update(tensor.array.tobytes())
+    return int.from_bytes(digest.digest()[:4], "little")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kilograd.errors import CompilerBug, InputError, NonFiniteError
@@ -202,7 +203,7 @@ class Session:
             for tensor in self._interface.frozen.values()
             if tensor.origin is not None and tensor.origin.name in names
         ]
-        return to_user([*trained, *frozen])
+        return {name: array.copy() for name, array in to_user([*trained, *frozen]).items()}
 
     def load_state_dict(self, parameters: Mapping[str, ArrayLike]) -> None:
         """Set trained parameters by the user's names; others are left alone.
@@ -421,6 +422,8 @@ def _progress(show: bool, total: int) -> Iterator[Any]:
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, disable=not show, transient=True) as bar:
+    console = Console()
+    hidden = not (show and console.is_terminal)
+    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda text: bar.update(task, advance=1, description=text)

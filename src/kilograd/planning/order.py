@@ -56,9 +56,13 @@ def _early_slices(graph: Graph) -> Priority:
 def _predecessors(graph: Graph, atomic: bool) -> list[set[int]]:
     producer = {value: i for i, node in enumerate(graph.nodes) for value in node.outputs}
     readers: dict[Value, list[int]] = {}
+    owner: dict[Value, Value] = {}  # of a state's memory under another shape
     for index, node in enumerate(graph.nodes):
         for value in node.inputs:
-            readers.setdefault(value, []).append(index)
+            readers.setdefault(owner.get(value, value), []).append(index)
+        if node.op.alias:
+            source = node.inputs[0]
+            owner[node.outputs[0]] = owner.get(source, source)
     result = [
         {producer[value] for value in node.inputs if value in producer} for node in graph.nodes
     ]
