@@ -119,7 +119,9 @@ def test_the_header_is_cpp_too(tmp_path: Path):
     source.write_text('#include "mlp.h"\nint main() { return mlp_input(nullptr) != nullptr; }\n')
     command = [
         *ZIG.replace(" cc", " c++").split(),
-        "-fsyntax-only",
+        "-c",
+        "-o",
+        str(tmp_path / "main.o"),
         "-Wall",
         "-Werror",
         f"-I{directory}",
