@@ -15,6 +15,7 @@ import pytest
 
 import kilograd as kg
 from kilograd import zoo
+from kilograd.codegen.wrapping import COLUMNS
 from kilograd.execution.toolchain import toolchain
 
 ZIG = f"{sys.executable} -m ziglang cc"
@@ -40,6 +41,7 @@ def test_golden_source(name: str, request: pytest.FixtureRequest):
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
         assert text == path.read_text(), "accept with pytest tests/codegen --update-golden"
+        assert max(map(len, text.splitlines())) <= COLUMNS
 
 
 def test_the_same_bytes_in_another_process(tmp_path: Path):

@@ -16,6 +16,7 @@ import numpy as np
 
 from kilograd.codegen.calls import comment, format_call, format_float
 from kilograd.codegen.names import tensor_names
+from kilograd.codegen.wrapping import wrap
 from kilograd.ir import Graph, Operand, Operands, Tensor, Value
 from kilograd.ir.printing import print_node
 from kilograd.planning.schedule import Schedule
@@ -90,10 +91,10 @@ def emit(
     checkpoint_id = _checkpoint_id(train)
     context["checkpoint_id"] = f"0x{checkpoint_id:08x}u"
     files = {
-        f"{name}.h": _TEMPLATES.get_template("network.h.j2").render(context),
-        f"{name}.c": _TEMPLATES.get_template("network.c.j2").render(context),
+        f"{name}.h": wrap(_TEMPLATES.get_template("network.h.j2").render(context)),
+        f"{name}.c": wrap(_TEMPLATES.get_template("network.c.j2").render(context)),
         f"{name}_tables.h": _TEMPLATES.get_template("tables.h.j2").render(context),
-        "main.c": _TEMPLATES.get_template("main.c.j2").render(context),
+        "main.c": wrap(_TEMPLATES.get_template("main.c.j2").render(context)),
         "Makefile": _TEMPLATES.get_template("Makefile.j2").render(context),
         "CMakeLists.txt": _TEMPLATES.get_template("CMakeLists.txt.j2").render(context),
     }

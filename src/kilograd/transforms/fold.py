@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -68,7 +69,7 @@ class _Folder:
         folded = replace(
             self.graph, nodes=nodes, constants=self.constants, outputs=outputs, updates=updates
         )
-        return eliminate_dead(folded)
+        return _named_after_parameters(eliminate_dead(folded))
 
     def forward(self, old: Value, value: Value) -> bool:
         """Read `value` instead of `old`, which joins its readers."""
@@ -197,6 +198,28 @@ class _Folder:
         if tensor is None or (tensor.origin is not None and self.uses[value] > 1):
             return None
         return None if tensor.origin is not None and tensor.origin.part is not None else tensor
+
+
+def _named_after_parameters(graph: Graph) -> Graph:
+    """Constants that hold a parameter have its name, whatever they were merged from."""
+    holds = {value: t.origin.name for value, t in graph.constants.items() if t.origin}
+    taken = {value.name for value in graph.values() if value not in holds}
+    renamed: dict[Value, Value] = {}
+    for value, parameter in holds.items():
+        base = name = re.sub(r"\W", "_", parameter if parameter[:1].isalpha() else f"v{parameter}")
+        number = 0
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name)
+        renamed[value] = Value(name, value.type)
+    nodes = (replace(n, inputs=tuple(renamed.get(v, v) for v in n.inputs)) for n in graph.nodes)
+    return replace(
+        graph,
+        nodes=tuple(nodes),
+        constants={renamed.get(value, value): t for value, t in graph.constants.items()},
+        outputs=tuple(renamed.get(value, value) for value in graph.outputs),
+    )
 
 
 def _layout_step(node: Node) -> Step | None:
