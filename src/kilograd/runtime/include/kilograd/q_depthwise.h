@@ -32,7 +32,7 @@ KG_INLINE void kg_depthwise_pixel_s8(int8_t *restrict y, const int8_t *restrict 
   }
   for (int32_t l = 0; l < lanes; ++l) {
     const int32_t q = kg_requantize(sums[l], out->multiplier[channel + l], out->shift[channel + l]) + out->zero_point;
-    y[l] = (int8_t)kg_clamp_s32(q, out->low, out->high);
+    y[l] = kg_saturate_s8(q < out->low ? out->low : q > out->high ? out->high : q);
   }
 }
 
