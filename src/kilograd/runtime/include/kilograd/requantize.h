@@ -35,9 +35,15 @@ KG_OUTLINE int32_t kg_requantize_large(int32_t sum, int32_t multiplier, int32_t 
 KG_INLINE int32_t kg_requantize(int32_t sum, int32_t multiplier, int32_t shift) {
   if (shift > 32) { /* the lower half decides nothing, and the result is below 2^30 */
     const int32_t high = (int32_t)(((int64_t)sum * multiplier) >> 32);
-    return ((high >> (shift - 33)) + 1) >> 1;
+    return (high + (1 << (shift - 33))) >> (shift - 32);
   }
   return kg_requantize_large(sum, multiplier, shift);
+}
+
+/* q limited to [low, high]. */
+KG_INLINE int32_t kg_clamp_s32(int32_t q, int32_t low, int32_t high) {
+  q = q < low ? low : q;
+  return q > high ? high : q;
 }
 
 /* q limited to int8. */
@@ -45,8 +51,7 @@ KG_INLINE int8_t kg_saturate_s8(int32_t q) {
 #if KG_SIMD32
   return (int8_t)__ssat(q, 8);
 #else
-  q = q < -128 ? -128 : q;
-  return (int8_t)(q > 127 ? 127 : q);
+  return (int8_t)kg_clamp_s32(q, -128, 127);
 #endif
 }
 
@@ -54,8 +59,7 @@ KG_INLINE int8_t kg_saturate_s8(int32_t q) {
 KG_OUTLINE void kg_limit_s8(int8_t *y, int32_t n, int32_t low, int32_t high) {
   if (low > -128 || high < 127) {
     for (int32_t i = 0; i < n; ++i) {
-      const int32_t q = y[i] < low ? low : y[i];
-      y[i] = (int8_t)(q > high ? high : q);
+      y[i] = (int8_t)kg_clamp_s32(y[i], low, high);
     }
   }
 }
