@@ -1,5 +1,5 @@
-"""Random quantised layers on an emulated Cortex-M7: kernels with 16-bit multiply-accumulates and the
-portable ones give the integers of the reference.
+"""Random quantised layers on an emulated Cortex-M7: kernels with 16-bit multiply-accumulates and
+the portable ones give the integers of the reference.
 """
 
 from __future__ import annotations
