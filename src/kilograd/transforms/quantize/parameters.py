@@ -1,0 +1,78 @@
+"""Weights, biases and constants as integers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from kilograd.ir.graph import Tensor
+from kilograd.ir.origin import Quantized, Step
+from kilograd.ops.q_types import MAX_BIAS
+
+WEIGHT_LIMIT = 127
+
+SMALLEST_RATIO = 2.0**-10
+"""No channel's scale is smaller than this fraction of the largest scale of its tensor."""
+
+
+@dataclass(frozen=True)
+class Integers:
+    """An integer tensor, and its scale per channel (float32 numbers)."""
+
+    tensor: Tensor
+    scales: tuple[float, ...]
+
+
+def after(tensor: Tensor, *steps: Step) -> Tensor:
+    """The tensor and its origin after some more steps."""
+    array, origin = tensor.array, tensor.origin
+    for step in steps:
+        array = step.apply(array)
+        origin = origin.then(step) if origin else None
+    return Tensor(np.ascontiguousarray(array), origin)
+
+
+def weight_scales(weight: np.ndarray, axis: int) -> np.ndarray:
+    """One scale a channel, max |w| / 127, float32 numbers in float64.
+
+    Scales are at least `SMALLEST_RATIO` of the tensor's largest: a dead channel can then still be
+    trained, by steps that the other channels would not notice. A tensor of zeros gets the scale of
+    +-1 / sqrt(fan in), the size of fresh weights.
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
+    peaks = np.abs(weight.astype(np.float64)).max(axis=others)
+    largest = float(peaks.max())
+    if largest == 0:
+        largest = 1 / math.sqrt(weight.size / weight.shape[axis])
+    scales = np.maximum(peaks, largest * SMALLEST_RATIO) / WEIGHT_LIMIT
+    return np.asarray(scales, np.float32).astype(np.float64)
+
+
+def raised_for_bias(scales: np.ndarray, bias: np.ndarray, x_scale: float) -> np.ndarray:
+    """The weight scales, raised where the bias would not fit int32 at scale x_scale * scale."""
+    needed = np.abs(bias.astype(np.float64)) / (x_scale * MAX_BIAS)
+    return np.where(needed > scales, np.asarray(needed * 1.0001, np.float32), scales).astype(
+        np.float64
+    )
+
+
+def quantized_weight(weight: Tensor, axis: int, scales: np.ndarray) -> Integers:
+    """int8 in [-127, 127] at one scale a channel along `axis`."""
+    shape = [1] * weight.array.ndim
+    shape[axis] = -1
+    step = Quantized(scales.reshape(shape), WEIGHT_LIMIT)
+    return Integers(after(weight, step), tuple(map(float, scales)))
+
+
+def quantized_bias(bias: Tensor, scales: np.ndarray) -> Integers:
+    """int32 at one scale a channel, limited to +-2^30."""
+    return Integers(after(bias, Quantized(scales, MAX_BIAS)), tuple(map(float, scales)))
+
+
+def quantized_constant(constant: Tensor) -> Integers:
+    """int8 with one scale and zero point 0, as the operand of a sum or product."""
+    peak = float(np.abs(constant.array).max()) or 1.0
+    scale = float(np.float32(peak / WEIGHT_LIMIT))
+    return Integers(after(constant, Quantized(np.array(scale), WEIGHT_LIMIT)), (scale,))
