@@ -30,6 +30,8 @@ class Case:
 
     @property
     def types(self) -> tuple[TensorType, ...]:
+        if self.example.types is not None:
+            return self.example.types
         return tuple(TensorType(np.shape(a), DType.of(np.asarray(a))) for a in self.example.inputs)
 
 

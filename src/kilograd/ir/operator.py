@@ -91,7 +91,8 @@ class Example:
     `inputs` are NumPy arrays. `tolerance` bounds |C - reference| relative to the largest magnitude
     of the reference (0 asks for equal bits). `differentiable` names the inputs whose gradient is
     compared to finite differences; they must stay clear of kinks. `batched` says that the leading
-    dimension of every input named in it is the batch.
+    dimension of every input named in it is the batch. `types` are the types of the inputs where
+    shape and element type do not say it all, as for quantised tensors.
     """
 
     op: Operator
@@ -99,6 +100,7 @@ class Example:
     tolerance: float = 0.0
     differentiable: tuple[int, ...] = ()
     batched: tuple[int, ...] = ()
+    types: tuple[TensorType, ...] | None = None
 
 
 class Operator(ABC):

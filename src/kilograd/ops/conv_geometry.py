@@ -20,10 +20,10 @@ Padding = tuple[Pair, Pair]
 NO_PADDING: Padding = ((0, 0), (0, 0))
 
 
-def image_shape(name: str, x: TensorType) -> tuple[int, int, int]:
-    """H, W, C of one f32 image [1,H,W,C]; raises InputError for anything else."""
-    if x.rank != 4 or x.dtype is not DType.F32 or x.shape[0] != 1:
-        raise InputError(f"{name}: takes one f32 image [1,H,W,C], not {x}")
+def image_shape(name: str, x: TensorType, dtype: DType = DType.F32) -> tuple[int, int, int]:
+    """H, W, C of one image [1,H,W,C] of `dtype`; raises InputError for anything else."""
+    if x.rank != 4 or x.dtype is not dtype or x.shape[0] != 1:
+        raise InputError(f"{name}: takes one {dtype.text} image [1,H,W,C], not {x}")
     return x.shape[1], x.shape[2], x.shape[3]
 
 
