@@ -35,18 +35,22 @@ def after(tensor: Tensor, *steps: Step) -> Tensor:
 
 
 def weight_scales(weight: np.ndarray, axis: int) -> np.ndarray:
-    """One scale a channel, max |w| / 127, float32 numbers in float64.
+    """One scale a channel, max |w| / 127 but at least `SMALLEST_RATIO` of the tensor's largest;
+    float32 numbers in float64.
 
-    Scales are at least `SMALLEST_RATIO` of the tensor's largest: a dead channel can then still be
-    trained, by steps that the other channels would not notice. A tensor of zeros gets the scale of
-    +-1 / sqrt(fan in), the size of fresh weights.
+    A dead channel, whose weights would all round to zero even so, gets the median of the others, so
+    that training can revive it. A tensor of zeros gets the scale of +-1 / sqrt(fan in), the size of
+    fresh weights.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
     peaks = np.abs(weight.astype(np.float64)).max(axis=others)
     largest = float(peaks.max())
     if largest == 0:
-        largest = 1 / math.sqrt(weight.size / weight.shape[axis])
-    scales = np.maximum(peaks, largest * SMALLEST_RATIO) / WEIGHT_LIMIT
+        peaks = np.full_like(peaks, 1 / math.sqrt(weight.size / weight.shape[axis]))
+    floor = largest * SMALLEST_RATIO
+    dead = peaks < floor / (2 * WEIGHT_LIMIT)
+    limited = np.maximum(peaks, floor)
+    scales = np.where(dead, np.median(limited[~dead]), limited) / WEIGHT_LIMIT
     return np.asarray(scales, np.float32).astype(np.float64)
 
 
