@@ -19,7 +19,6 @@ import numpy as np
 
 from kilograd.errors import InputError
 from kilograd.ir.graph import Graph, Node
-from kilograd.ir.operator import Operator
 from kilograd.ir.rewrite import eliminate_dead
 from kilograd.ops.conv import Conv2d
 from kilograd.ops.conv_transpose import ConvTranspose2d

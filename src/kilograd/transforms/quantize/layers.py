@@ -124,7 +124,7 @@ def _layer(
     scales = raised_for_bias(tight, bias.array, x_scale)
     for channel in np.flatnonzero(scales > tight):
         q.report.notes.append(
-            f"{node.location}: the bias {bias.array[channel]:.3g} of channel {channel} does not fit "
+            f"{node.location}: the bias {bias.array[channel]:.3g} of channel {channel} overflows "
             f"32 bits at the scale {x_scale * tight[channel]:.3g} of its products, so the scale of "
             f"the channel's weights is {scales[channel] / tight[channel]:.3g} times what they need"
         )

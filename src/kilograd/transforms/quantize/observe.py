@@ -24,9 +24,7 @@ def observe(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[Value, Histo
     """
     places = {value: node.location for node in graph.nodes for value in node.outputs}
     seen = {
-        value: Histogram()
-        for value in (*graph.inputs, *places)
-        if value.type.dtype is DType.F32
+        value: Histogram() for value in (*graph.inputs, *places) if value.type.dtype is DType.F32
     }
     sample_bytes = sum(value.type.bytes for value in seen)
     batch = max(1, BATCH_BYTES // max(1, sample_bytes))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from kilograd.errors import InputError
 from kilograd.ir.builder import Builder
 from kilograd.ir.graph import Graph, Node, Tensor, Value
 from kilograd.ir.operator import Operator
@@ -129,9 +128,7 @@ class Quantizer:
                 )
         return self.integers[value]
 
-    def constant(
-        self, name: str, tensor: Tensor, quantized: Quantization | None = None
-    ) -> Value:
+    def constant(self, name: str, tensor: Tensor, quantized: Quantization | None = None) -> Value:
         """A constant with the meaning of its integers."""
         type_ = TensorType(tensor.array.shape, DType.of(tensor.array), quantized)
         value = Value(self.builder.fresh(name), type_)
