@@ -39,6 +39,20 @@ from kilograd.ops.q_types import (
 from kilograd.ops.requantize import requantize, to_int8
 
 
+def _scratch_bytes(geometry: Geometry) -> int:
+    """Scratch of `kg_depthwise_s8`: the taps of four channels in pairs, and the rows that they
+    meet.
+    """
+    if geometry.dilation[1] != 1 or geometry.stride[1] > 2:
+        return 0
+    words = geometry.kernel[1] // 2 + 1
+    blocks = -(-geometry.size_out[1] // 4) * 4
+    reach = (blocks - 1) * geometry.stride[1] + 2 * words
+    width = -(-max(geometry.before[1] + geometry.size_in[1], reach) // 2) * 2
+    rows = (geometry.kernel[0] - 1) * geometry.dilation[0] + 2
+    return 2 * (geometry.kernel[0] * (2 + 16 * words) + 4 * rows * width)
+
+
 @dataclass(frozen=True)
 class QDepthwiseConv2d(Operator):
     """Inputs x i8 [1,H,W,C], weight parts i8 [KH,KW,C_k] with sum of C_k = C, bias, multiplier and
@@ -103,6 +117,7 @@ class QDepthwiseConv2d(Operator):
             macs=y.size * math.prod(types[1].shape[:2]),
             bytes_read=sum(t.bytes for t in types),
             bytes_written=y.bytes,
+            scratch_bytes=_scratch_bytes(self.geometry(*types)),
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:

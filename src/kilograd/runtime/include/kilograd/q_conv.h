@@ -53,7 +53,7 @@ static inline void kg_conv2d_s8(int8_t *restrict y, const int8_t *restrict x, co
   for (int32_t k = 0; k < count; ++k) {
     size += KG_Q_ROWS * KG_Q_PITCH(taps * parts[k].I);
   }
-  int8_t *const room = (int8_t *)(void *)(scratch + size);
+  int8_t *const result = y, *const room = (int8_t *)(void *)(scratch + size);
   for (int32_t p = 0, oh = 0, ow = 0, rows = 0; p < pixels; p += rows, y += rows * O) {
     rows = pixels - p < KG_Q_ROWS ? pixels - p : KG_Q_ROWS;
     const int32_t next_h = ow + 1 < g->OW ? oh : oh + 1, next_w = ow + 1 < g->OW ? ow + 1 : 0;
@@ -70,7 +70,12 @@ static inline void kg_conv2d_s8(int8_t *restrict y, const int8_t *restrict x, co
         columns += KG_Q_ROWS * KG_Q_PITCH(taps * I);
         from += I;
       }
-      kg_tiles_s8(y, scratch, parts, count, out, O, taps, q * group_out, (q + 1) * group_out, rows);
+      const int32_t begin = q * group_out;
+      if (rows == KG_Q_ROWS) {
+        kg_tiles_2_s8(y, scratch, parts, count, out, O, taps, begin, begin + group_out);
+      } else {
+        kg_tiles_1_s8(y, scratch, parts, count, out, O, taps, begin, begin + group_out);
+      }
     }
     ow = next_w + (rows == KG_Q_ROWS);
     oh = next_h;
@@ -79,6 +84,7 @@ static inline void kg_conv2d_s8(int8_t *restrict y, const int8_t *restrict x, co
       ++oh;
     }
   }
+  kg_limit_s8(result, pixels * O, out->low, out->high);
 }
 
 #endif

@@ -3,9 +3,7 @@
 #ifndef KILOGRAD_Q_DEPTHWISE_H
 #define KILOGRAD_Q_DEPTHWISE_H
 
-#include "kilograd/q_tile.h"
-#include "kilograd/stencil.h"
-#include "kilograd/window.h"
+#include "kilograd/q_rows.h"
 
 #define KG_Q_BLOCK 16
 
@@ -37,11 +35,22 @@ KG_INLINE void kg_depthwise_pixel_s8(int8_t *restrict y, const int8_t *restrict 
 }
 
 /* y = clamp(requantize(bias[c] + sum over kh, kw of (x - x_zero_point) * w) + zero_point, low, high). Taps outside the
- * input add nothing. |bias| <= 2^30 and at most 2^15 taps. y must not overlap anything else. */
+ * input add nothing. |bias| <= 2^30 and at most 2^15 taps. y must not overlap anything else.
+ *
+ * `scratch`, aligned to 4 bytes, is used where dilation_w = 1 and stride_w <= 2 only: with n = KW / 2 + 1 it has room
+ * for KH * (2 + 16 * n) elements of int16, and for 4 * ((KH - 1) * dilation_h + 2) rows of max(pad_left + W, (OW' - 1)
+ * * stride_w + 2 * n), rounded up to an even number, where OW' is OW rounded up to a multiple of 4. */
 static inline void kg_depthwise_s8(int8_t *restrict y, const int8_t *restrict x, const int8_t *restrict w,
                                    const kg_output_s8 *out, int16_t *restrict scratch, const kg_window *g, int32_t C,
                                    int32_t stride, int32_t x_zero_point) {
+#if KG_SIMD32
+  if (g->dilation_w == 1 && g->stride_w <= 2) {
+    kg_depthwise_rows_s8(y, x, w, out, scratch, g, C, stride, x_zero_point);
+    return;
+  }
+#else
   (void)scratch;
+#endif
   for (int32_t oh = 0; oh < g->OH; ++oh) {
     const int32_t top = oh * g->stride_h - g->pad_top;
     int32_t begin, end;
