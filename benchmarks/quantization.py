@@ -71,7 +71,9 @@ def crops(right: bool, size: int, count: int) -> Split:
             labels.append(len(PICTURES) + kind)
     order = rng.permutation(len(images))
     pixels = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)[order]
-    return (pixels - 0.5) / 0.5, np.array(labels)[order]
+    return (np.rint(255 * pixels) - 127.5).astype(np.float32) / np.float32(127.5), np.array(labels)[
+        order
+    ]
 
 
 def pictures(size: int) -> tuple[Split, Split]:

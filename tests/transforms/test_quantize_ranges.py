@@ -21,11 +21,12 @@ from kilograd.transforms.quantize.ranges import (
     BINS,
     RANGES,
     Histogram,
-    Range,
+    input_range,
     least_squares,
     min_max,
     percentile,
     quantization,
+    squared_error,
 )
 
 
@@ -38,14 +39,6 @@ def seen(*arrays: np.ndarray) -> Histogram:
 
 def heavy_tailed(count: int = 40000) -> np.ndarray:
     return np.random.default_rng(0).standard_t(3, count).astype(np.float32)
-
-
-def squared_error(x: np.ndarray, ends: Range) -> float:
-    """What rounding and limiting to `ends` does, carried out."""
-    q = quantization(*ends)
-    scale, zero_point = q.scales[0], q.zero_point
-    whole = np.clip(np.rint(x / scale) + zero_point, -128, 127)
-    return float(np.mean((x - scale * (whole - zero_point)) ** 2))
 
 
 def test_counts_do_not_depend_on_the_batches():
@@ -107,6 +100,26 @@ def test_least_squares_is_near_the_best_of_all_ranges(x: np.ndarray):
     fractions = np.linspace(0.05, 1, 20)
     ends = [(min(x.min(), 0) * a, max(x.max(), 0) * b) for a in fractions for b in fractions]
     assert ours <= 1.05 * min(squared_error(x, pair) for pair in ends)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "scale", "best"),
+    [(0, 255, 1 / 255, 0.0), (0, 200, 1 / 255, 0.0), (-127.5, 127.5, 1 / 127.5, 1.1 / 12)],
+    ids=["unit", "dark", "centred"],
+)
+def test_pixels_keep_their_levels(low: float, high: float, scale: float, best: float):
+    """`best` is the squared error in steps of the grid."""
+    x = (np.arange(low, high + 1) * scale).astype(np.float32)
+    batch = np.random.default_rng(0).choice(x, (4, 50, 50, 3))
+    ends = input_range(batch, min_max(seen(batch)))
+    assert squared_error(x, ends) <= best * scale**2 + 1e-10
+    again = input_range(batch, least_squares(seen(batch)))
+    assert squared_error(x, again) <= best * scale**2 + 1e-10
+
+
+def test_numbers_on_no_grid_keep_the_chosen_range():
+    x = np.random.default_rng(0).uniform(-1, 2, (5, 1000)).astype(np.float32)
+    assert input_range(x, (-1.0, 2.0)) == (-1.0, 2.0)
 
 
 @given(st.floats(-1e6, 1e6, width=32), st.floats(-1e6, 1e6, width=32))

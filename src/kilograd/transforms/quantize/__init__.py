@@ -59,8 +59,9 @@ def quantize(
     if head not in ("float32", "int8"):
         raise InputError(f"head={head!r} is unknown; there are float32 and int8")
     fused = fuse(graph)
-    seen = observe(fused, _feeds(fused, ports, calibration))
-    walk = Quantizer(fused, seen, ranges, _head(fused) if head == "float32" else None)
+    feeds = _feeds(fused, ports, calibration)
+    head_node = _head(fused) if head == "float32" else None
+    walk = Quantizer(fused, feeds, observe(fused, feeds), ranges, head_node)
     for node in fused.nodes:
         with walk.builder.at(node.location):
             _visit(walk, node)

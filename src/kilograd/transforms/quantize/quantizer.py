@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,9 +16,16 @@ from kilograd.ops.pool import AdaptiveMaxPool2d, MaxPool2d
 from kilograd.ops.q_convert import Dequantize, Quantize
 from kilograd.ops.resize import UpsampleNearest2d
 from kilograd.ops.shape import Concat, Pad, Reshape, Slice, Transpose
-from kilograd.ops.unary import Clamp, HardSigmoid, HardSwish, Relu
+from kilograd.ops.unary import Clamp, HardSigmoid, HardSwish, Relu, Sigmoid, Tanh
 from kilograd.transforms.quantize.parameters import quantized_constant
-from kilograd.transforms.quantize.ranges import RANGES, Histogram, Range, quantization
+from kilograd.transforms.quantize.ranges import (
+    LEVELS,
+    RANGES,
+    Histogram,
+    Range,
+    input_range,
+    quantization,
+)
 
 TRANSPARENT = (
     AdaptiveMaxPool2d, Clamp, Concat, MaxPool2d, Pad, Relu, Reshape, Slice, Transpose,
@@ -51,9 +59,16 @@ class Quantizer:
     """One walk over a float graph; rules ask it for operands and give it results."""
 
     def __init__(
-        self, graph: Graph, seen: Mapping[Value, Histogram], method: str, head: Node | None
+        self,
+        graph: Graph,
+        feeds: Mapping[str, np.ndarray],
+        seen: Mapping[Value, Histogram],
+        method: str,
+        head: Node | None,
     ) -> None:
-        """`head` is the node that stays float32 whatever rules there are."""
+        """`feeds` is what was fed to the inputs, `seen` what came of it; `head` is the node that
+        stays float32 whatever rules there are.
+        """
         self.graph = graph
         self.head = head
         self.builder = Builder()
@@ -67,6 +82,10 @@ class Quantizer:
         self._results = set(graph.results())
         for value in graph.inputs:
             self.reals[value] = self.builder.input(value.name, value.type)
+            whole, judge = seen[value], self.judge(value)
+            if (seen[judge].minimum, seen[judge].maximum) == (whole.minimum, whole.maximum):
+                choice = self._choose(whole)
+                self._ranges[judge] = input_range(feeds[value.name], choice)
 
     # Ranges
 
@@ -163,9 +182,15 @@ def to_integer(real: float, q: Quantization) -> int:
 
 
 def _sensitive(op: Operator) -> Range:
-    """The part of the real line outside of which a function is constant."""
+    """The part of the real line outside of which a function is constant, or nearly so: to half a
+    step of an int8 result over its whole range.
+    """
     if isinstance(op, HardSwish):
-        return -3.0, float("inf")
+        return -3.0, math.inf
     if isinstance(op, HardSigmoid) and op.alpha > 0:
         return -op.beta / op.alpha, (1 - op.beta) / op.alpha
-    return -float("inf"), float("inf")
+    if isinstance(op, Sigmoid):
+        return -math.log(2 * LEVELS), math.log(2 * LEVELS)
+    if isinstance(op, Tanh):
+        return -math.atanh(1 - 1 / LEVELS), math.atanh(1 - 1 / LEVELS)
+    return -math.inf, math.inf

@@ -25,6 +25,9 @@ KEPT_FRACTION = 0.9999
 CANDIDATES = 128
 """Ends that "mse" tries on each side of zero."""
 
+SAMPLE = 1 << 17
+"""How many numbers of an input are quantised to try ranges."""
+
 LEVELS = 255
 """Steps from the smallest int8 to the largest."""
 
@@ -119,6 +122,37 @@ def _beyond(
     places = np.searchsorted(centers, ends, side="right")
     squares = second[places] - 2 * ends * first[places] + ends**2 * number[places]
     return number[places], np.maximum(squares, 0)
+
+
+def input_range(values: np.ndarray, choice: Range) -> Range:
+    """The best of a few ranges for what arrives from outside: `choice`, all of it, and what suits
+    numbers on a grid, as pixels are, by the squared error over a sample of `values`.
+
+    At the grid's own step, 256 levels are exact where the grid holds zero. Where zero falls between
+    two levels, as for (pixel - 127.5) / 127.5, every value would be a tie and a quarter of the
+    levels be lost; a range longer by one part in 254 keeps 255 of them.
+    """
+    rng = np.random.default_rng(0)
+    sample = rng.choice(values.reshape(-1), min(values.size, SAMPLE), replace=False)
+    levels = np.unique(sample)
+    low, high = float(levels[0]), float(levels[-1])
+    candidates = [choice, (low, high), (low * 255 / 254, high * 255 / 254)]
+    if len(levels) > 1:
+        step = float(np.diff(levels).min())
+        if (high - low) / step < LEVELS + 0.5:
+            candidates.append((low, low + LEVELS * step))
+    errors = [squared_error(sample, ends) for ends in candidates]
+    best = int(np.argmin(errors))
+    return candidates[best] if errors[best] < 0.9 * errors[0] else choice
+
+
+def squared_error(values: np.ndarray, ends: Range) -> float:
+    """The mean squared error of `values` in int8."""
+    q = quantization(*ends)
+    inverse = np.float32(1 / q.scales[0])
+    whole = np.clip(np.rint(values * inverse) + q.zero_point, -128, 127)
+    real = q.scales[0] * (whole.astype(np.float64) - q.zero_point)
+    return float(np.mean((values - real) ** 2))
 
 
 RANGES: Mapping[str, Callable[[Histogram], Range]] = {

@@ -16,6 +16,7 @@ from kilograd.ops.depthwise import DepthwiseConv2d
 from kilograd.ops.linear import Linear
 from kilograd.ops.resize import UpsampleNearest2d
 from kilograd.ops.shape import Concat, Pad, Reshape, Slice, Transpose
+from kilograd.ops.unary import Clamp, Relu
 from kilograd.transforms.quantize import layers, movement
 from kilograd.transforms.quantize.quantizer import Quantizer, Reason
 
@@ -30,8 +31,10 @@ _LAYERS: dict[type[Operator], Rule] = {
 """Worth a conversion of their input."""
 
 _LIGHT: dict[type[Operator], Rule] = {
+    Clamp: movement.clamp,
     Concat: movement.concat,
     Pad: movement.pad,
+    Relu: movement.clamp,
     Reshape: movement.move,
     Slice: movement.move,
     Transpose: movement.move,
