@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import ClassVar
 
 import numpy as np
 
 from kilograd.errors import InputError
+from kilograd.ir.builder import Builder
+from kilograd.ir.graph import Node, Value
 from kilograd.ir.operator import Array, Call, Cost, Example, Namespace, Operand, Operands, Operator
-from kilograd.ir.types import DType, Quantization, TensorType
+from kilograd.ir.types import DType, TensorType
 from kilograd.ops.conv_geometry import (
     NO_PADDING,
     Geometry,
@@ -27,6 +30,9 @@ from kilograd.ops.conv_geometry import (
     forward_geometry,
     image_shape,
 )
+from kilograd.ops.q_conv_grad import QConv2dGradInput, QConv2dGradWeight
+from kilograd.ops.q_convert import limited, weight_scales
+from kilograd.ops.q_examples import output_constants, quantised_weight
 from kilograd.ops.q_types import (
     HIGH,
     LOW,
@@ -37,7 +43,8 @@ from kilograd.ops.q_types import (
     check_terms,
     check_weight,
 )
-from kilograd.ops.requantize import quantize_multipliers, requantize, to_int8
+from kilograd.ops.reduce import Reduce
+from kilograd.ops.requantize import requantize, to_int8
 
 
 def scratch_bytes(taps: int, channels: Sequence[int]) -> int:
@@ -134,6 +141,40 @@ class QConv2d(Operator):
         result = requantize(xp, sums + xp.astype(bias, xp.int64), multiplier, shift)
         return (to_int8(xp, result, self.zero_point, self.low, self.high),)
 
+    def gradient(
+        self,
+        builder: Builder,
+        node: Node,
+        cotangents: Sequence[Value | None],
+        wanted: Sequence[bool],
+    ) -> Sequence[Value | None]:
+        """In real units: transposed convolution for x, correlation of x and d_y for the weight, a
+        sum for bias; nothing where the result sits on a bound.
+        """
+        x, weights, bias = node.inputs[0], node.inputs[1:-3], node.inputs[-3]
+        result: list[Value | None] = [None] * len(node.inputs)
+        if not any(wanted):
+            return result
+        d_y = limited(builder, cotangents[0], node.outputs[0], self.low, self.high)
+        geometry = self.geometry(*(value.type for value in node.inputs))
+        how = (self.stride, self.padding, self.dilation, self.groups)
+        if wanted[0]:
+            scales = weight_scales(builder, weights[0], 0)
+            op = QConv2dGradInput(geometry.size_in, *how, parts=self.parts)
+            result[0] = builder.add(op, d_y, *weights, scales, name=f"d_{x.name}")
+        x_scale = check_activation(self.name, x.type)
+        ranges = pairwise([0, *accumulate(weight.type.shape[3] for weight in weights)])
+        for k, (weight, part) in enumerate(zip(weights, ranges, strict=True)):
+            if wanted[1 + k]:
+                grad = QConv2dGradWeight(
+                    x_scale, self.x_zero_point, geometry.kernel, *how,
+                    channels=part if self.parts > 1 else None,
+                )  # fmt: skip
+                result[1 + k] = builder.add(grad, x, d_y, name=f"d_{weight.name}")
+        if wanted[-3]:
+            result[-3] = builder.add(Reduce((0, 1, 2)), d_y, name=f"d_{bias.name}")
+        return result
+
     def cost(self, *types: TensorType) -> Cost:
         """One multiply-accumulate a weight and output pixel, padding included."""
         (y,) = self.infer(*types)
@@ -174,9 +215,11 @@ class QConv2d(Operator):
                 2, cls(0.2, 0, 0, (2, 2), ((0, 1), (0, 1)), groups=2, parts=2), (1, 6, 6, 6),
                 (4, 3, 3, 1), (4, 3, 3, 2), batched=True,
             ),
-            make(3, cls(0.2, 7, 127, padding=same, parts=2), (1, 3, 9, 5), (6, 3, 3, 2), (6, 3, 3, 3)),
+            make(
+                3, cls(0.2, 7, 127, padding=same, parts=2), (1, 3, 9, 5), (6, 3, 3, 2), (6, 3, 3, 3)
+            ),
             make(4, cls(0.1, -128, 3, (3, 3), low=-128, high=20), (1, 7, 7, 2), (3, 2, 2, 2)),
-            make(5, cls(0.1, -9, 3, padding=same, low=-9), (1, 1, 1, 3), (2, 3, 3, 3)),
+            make(58, cls(0.1, -9, 3, padding=same, low=-9), (1, 1, 1, 3), (2, 3, 3, 3)),
             make(6, cls(0.1, -2, 5), (1, 3, 5, 8), (9, 1, 1, 8)),
             make(7, cls(0.1, -2, 5, parts=2), (1, 3, 5, 7), (2, 1, 1, 3), (2, 1, 1, 4)),
             make(8, cls(0.1, -2, -5, (2, 2), padding=same), (1, 5, 5, 7), (9, 1, 1, 7)),
@@ -185,28 +228,6 @@ class QConv2d(Operator):
             make(11, cls(1e-6, 1, -5), (1, 2, 3, 4), (5, 1, 1, 4)),
             make(12, cls(1e5, 1, -5), (1, 2, 3, 4), (5, 1, 1, 4)),
         ]  # fmt: skip
-
-
-def quantised_weight(
-    rng: np.random.Generator, axis: int, channels: int, *shapes: Sequence[int]
-) -> tuple[list[np.ndarray], list[TensorType], np.ndarray]:
-    """Random weight parts, their types, and their scales."""
-    scales = rng.uniform(0.002, 0.02, channels)
-    meaning = Quantization(tuple(map(float, scales)), 0, axis)
-    arrays = [rng.integers(-127, 128, shape).astype(np.int8) for shape in shapes]
-    return arrays, [TensorType(array.shape, DType.I8, meaning) for array in arrays], scales
-
-
-def output_constants(
-    rng: np.random.Generator, scales: np.ndarray, x_scale: float, scale: float
-) -> tuple[list[np.ndarray], list[TensorType]]:
-    """Bias, multiplier and shift of a layer, and their types."""
-    wide = scales * x_scale
-    bias = rng.integers(-3000, 3000, scales.size).astype(np.int32)
-    meaning = Quantization(tuple(map(float, wide)), 0, 0)
-    arrays = [bias, *quantize_multipliers([float(value) for value in wide / scale])]
-    plain = TensorType(bias.shape, DType.I32)
-    return arrays, [TensorType(bias.shape, DType.I32, meaning), plain, plain]
 
 
 def q_conv_example(

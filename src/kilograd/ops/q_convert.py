@@ -13,7 +13,7 @@ from kilograd.ir.builder import Builder
 from kilograd.ir.graph import Node, Value
 from kilograd.ir.operator import Array, Call, Cost, Example, Namespace, Operands, Operator
 from kilograd.ir.types import DType, TensorType
-from kilograd.ops.q_types import HIGH, LOW, activation, check_activation, check_output
+from kilograd.ops.q_types import HIGH, LOW, activation, check_activation, check_output, check_weight
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Quantize(Operator):
 
 @dataclass(frozen=True)
 class Dequantize(Operator):
-    """i8 to f32: scale * (q - zero_point), rounded once; the fields are the input's quantisation."""
+    """i8 to f32: scale * (q - zero_point), rounded once; the fields are those of the input."""
 
     name: ClassVar[str] = "dequantize"
     scale: float
@@ -180,3 +180,9 @@ def limited(builder: Builder, d_y: Value | None, y: Value, low: int, high: int) 
     """The cotangent of what was limited to [low, high] and gave y."""
     assert d_y is not None
     return builder.add(QMask(low, high), d_y, y, name=d_y.name)
+
+
+def weight_scales(builder: Builder, weight: Value, axis: int) -> Value:
+    """The scales of a weight, one for each of its channels along `axis`, as a constant."""
+    scales = check_weight("gradient", weight.type, axis)
+    return builder.constant(f"{weight.name}.scales", np.array(scales, np.float32))

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 import numpy as np
 
 from kilograd.errors import InputError
+from kilograd.ir.builder import Builder
+from kilograd.ir.graph import Node, Value
 from kilograd.ir.operator import Array, Call, Cost, Example, Namespace, Operands, Operator
-from kilograd.ir.types import DType, Quantization, TensorType
+from kilograd.ir.types import DType, TensorType
 from kilograd.ops.conv_geometry import (
     NO_PADDING,
     Geometry,
@@ -25,7 +28,10 @@ from kilograd.ops.conv_geometry import (
     image_shape,
     pad_image,
 )
-from kilograd.ops.q_conv import output_constants, output_stage, quantised_weight
+from kilograd.ops.q_conv import output_stage
+from kilograd.ops.q_convert import limited, weight_scales
+from kilograd.ops.q_depthwise_grad import QDepthwiseConv2dGradInput, QDepthwiseConv2dGradWeight
+from kilograd.ops.q_examples import output_constants, quantised_weight
 from kilograd.ops.q_types import (
     HIGH,
     LOW,
@@ -36,6 +42,7 @@ from kilograd.ops.q_types import (
     check_terms,
     check_weight,
 )
+from kilograd.ops.reduce import Reduce
 from kilograd.ops.requantize import requantize, to_int8
 
 
@@ -110,6 +117,40 @@ class QDepthwiseConv2d(Operator):
         result = requantize(xp, sums + bias, multiplier, shift)
         return (to_int8(xp, result, self.zero_point, self.low, self.high),)
 
+    def gradient(
+        self,
+        builder: Builder,
+        node: Node,
+        cotangents: Sequence[Value | None],
+        wanted: Sequence[bool],
+    ) -> Sequence[Value | None]:
+        """In real units: the transpose for x, the correlation of x and d_y for the weight, a sum
+        for bias; nothing where the result sits on a bound.
+        """
+        x, weights, bias = node.inputs[0], node.inputs[1:-3], node.inputs[-3]
+        result: list[Value | None] = [None] * len(node.inputs)
+        if not any(wanted):
+            return result
+        d_y = limited(builder, cotangents[0], node.outputs[0], self.low, self.high)
+        geometry = self.geometry(*(value.type for value in node.inputs))
+        how = (self.stride, self.padding, self.dilation)
+        if wanted[0]:
+            op = QDepthwiseConv2dGradInput(geometry.size_in, *how, parts=self.parts)
+            scales = [weight_scales(builder, weight, 2) for weight in weights]
+            result[0] = builder.add(op, d_y, *weights, *scales, name=f"d_{x.name}")
+        x_scale = check_activation(self.name, x.type)
+        begins = accumulate((weight.type.shape[2] for weight in weights), initial=0)
+        for k, (weight, begin) in enumerate(zip(weights, begins, strict=False)):
+            if wanted[1 + k]:
+                part = (begin, begin + weight.type.shape[2]) if self.parts > 1 else None
+                grad = QDepthwiseConv2dGradWeight(
+                    x_scale, self.x_zero_point, geometry.kernel, *how, channels=part
+                )
+                result[1 + k] = builder.add(grad, x, d_y, name=f"d_{weight.name}")
+        if wanted[-3]:
+            result[-3] = builder.add(Reduce((0, 1, 2)), d_y, name=f"d_{bias.name}")
+        return result
+
     def cost(self, *types: TensorType) -> Cost:
         """One multiply-accumulate a weight and output pixel, padding included."""
         (y,) = self.infer(*types)
@@ -144,7 +185,7 @@ class QDepthwiseConv2d(Operator):
         make = q_depthwise_example
         return [
             make(0, cls(0.1, -3, 4, padding=one), (1, 4, 7, 3), (3, 3, 3), batched=True),
-            make(1, cls(0.1, 3, -4, (2, 2), ((0, 1), (0, 1))), (1, 6, 8, 2), (3, 3, 2), batched=True),
+            make(1, cls(0.1, 3, -4, (2, 2), ((0, 1), (0, 1))), (1, 6, 8, 2), (3, 3, 2)),
             make(2, cls(0.1, 3, -128, (2, 3), ((1, 2), (0, 3)), (2, 1)), (1, 6, 7, 2), (3, 2, 2)),
             make(3, cls(0.1, 3, 9, (2, 2), two, parts=2), (1, 5, 6, 5), (5, 5, 2), (5, 5, 3)),
             make(4, cls(0.2, -128, 9, (1, 2), three, high=90), (1, 3, 9, 2), (7, 7, 2)),
@@ -170,14 +211,8 @@ def q_depthwise_example(
     rng, x_scale = np.random.default_rng(seed), 0.05
     x = rng.integers(-128, 128, shape).astype(np.int8)
     x.flat[0], x.flat[-1] = -128, 127
-    parts, _, scales = quantised_weight(rng, 2, shape[3], *weights)
+    parts, types, scales = quantised_weight(rng, 2, shape[3], *weights)
     constants, constant_types = output_constants(rng, scales, x_scale, op.scale)
-    types, begin = [], 0
-    for part in parts:
-        own = scales[begin : begin + part.shape[2]]
-        meaning = Quantization(tuple(float(scale) for scale in own), 0, 2)
-        types.append(TensorType(part.shape, DType.I8, meaning))
-        begin += part.shape[2]
     return Example(
         op,
         (x, *parts, *constants),

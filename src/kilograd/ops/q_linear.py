@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import ClassVar
 
 import numpy as np
 
 from kilograd.errors import InputError
+from kilograd.ir.builder import Builder
+from kilograd.ir.graph import Node, Value
 from kilograd.ir.operator import Array, Call, Cost, Example, Namespace, Operands, Operator
 from kilograd.ir.types import TensorType
-from kilograd.ops.conv_geometry import Geometry
-from kilograd.ops.q_conv import (
-    output_constants,
-    output_stage,
-    part_list,
-    quantised_weight,
-    scratch_bytes,
-)
+from kilograd.ops.q_conv import output_stage, part_list, scratch_bytes
+from kilograd.ops.q_conv_grad import QLinearGradInput, QLinearGradWeight, rows_geometry
+from kilograd.ops.q_convert import limited, weight_scales
+from kilograd.ops.q_examples import output_constants, quantised_weight
 from kilograd.ops.q_types import (
     HIGH,
     LOW,
@@ -33,12 +32,8 @@ from kilograd.ops.q_types import (
     check_terms,
     check_weight,
 )
+from kilograd.ops.reduce import Reduce
 from kilograd.ops.requantize import requantize, to_int8
-
-
-def rows_geometry(pixels: int) -> Geometry:
-    """A fully connected layer as a 1x1 convolution over `pixels` in a row."""
-    return Geometry((1, pixels), (1, pixels), (1, 1), (1, 1), (1, 1), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -84,6 +79,37 @@ class QLinear(Operator):
         wide = xp.astype(sums, xp.int64) + xp.astype(bias, xp.int64)
         result = requantize(xp, wide, multiplier, shift)
         return (to_int8(xp, result, self.zero_point, self.low, self.high),)
+
+    def gradient(
+        self,
+        builder: Builder,
+        node: Node,
+        cotangents: Sequence[Value | None],
+        wanted: Sequence[bool],
+    ) -> Sequence[Value | None]:
+        """In real units: d_x = d_y w, d_w = d_y^T x, and the sum of d_y for bias; nothing where the
+        result sits on a bound.
+        """
+        x, weights, bias = node.inputs[0], node.inputs[1:-3], node.inputs[-3]
+        result: list[Value | None] = [None] * len(node.inputs)
+        if not any(wanted):
+            return result
+        d_y = limited(builder, cotangents[0], node.outputs[0], self.low, self.high)
+        if wanted[0]:
+            scales = weight_scales(builder, weights[0], 0)
+            op = QLinearGradInput(self.parts)
+            result[0] = builder.add(op, d_y, *weights, scales, name=f"d_{x.name}")
+        x_scale = check_activation(self.name, x.type)
+        ranges = pairwise([0, *accumulate(weight.type.shape[1] for weight in weights)])
+        for k, (weight, part) in enumerate(zip(weights, ranges, strict=True)):
+            if wanted[1 + k]:
+                channels = part if self.parts > 1 else None
+                grad = QLinearGradWeight(x_scale, self.x_zero_point, channels)
+                result[1 + k] = builder.add(grad, x, d_y, name=f"d_{weight.name}")
+        if wanted[-3]:
+            axes = tuple(range(d_y.type.rank - 1))
+            result[-3] = builder.add(Reduce(axes), d_y, name=f"d_{bias.name}")
+        return result
 
     def cost(self, *types: TensorType) -> Cost:
         """One multiply-accumulate a weight and row."""

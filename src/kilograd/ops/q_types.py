@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from kilograd.errors import InputError
 from kilograd.ir.types import DType, Quantization, TensorType
 
@@ -82,8 +80,3 @@ def check_terms(name: str, terms: int) -> None:
             f"{name}: sums of {terms} products may overflow 32 bits; at most {MAX_TERMS} are "
             "supported: leave this layer in float32"
         )
-
-
-def scales_array(scales: Sequence[float]) -> np.ndarray:
-    """Scales as the constant that gradient operators take."""
-    return np.array(scales, np.float32)
