@@ -14,7 +14,10 @@ from kilograd.ir import Builder, evaluate, verify
 from kilograd.ir.operator import Example
 from kilograd.ops.q_conv import QConv2d
 from kilograd.ops.q_depthwise import QDepthwiseConv2d
+from kilograd.ops.q_elementwise import QAdd, QConcat, QMul
 from kilograd.ops.q_linear import QLinear
+from kilograd.ops.q_pool import QAvgPool2d, QMean
+from kilograd.ops.q_table import QTable
 
 torch = pytest.importorskip("torch")
 
@@ -47,6 +50,30 @@ def depthwise(
     weight = torch.cat(list(parts), 2).permute(2, 0, 1)[:, None]
     how = {"stride": op.stride, "dilation": op.dilation, "groups": x.shape[3]}
     return torch.nn.functional.conv2d(pad(x, op), weight, bias, **how).permute(0, 2, 3, 1)
+
+
+def add(op: QAdd, a: torch.Tensor, b: torch.Tensor):
+    return a + b
+
+
+def mul(op: QMul, a: torch.Tensor, b: torch.Tensor):
+    return a * b
+
+
+def concat(op: QConcat, *pieces: torch.Tensor):
+    return torch.cat(pieces, op.axis)
+
+
+def mean(op: QMean, x: torch.Tensor):
+    return x.mean((1, 2), keepdim=op.keep)
+
+
+def avg_pool(op: QAvgPool2d, x: torch.Tensor):
+    (top, bottom), (left, right) = op.padding
+    extra = (0, 0, left, right + op.extra[1], top, bottom + op.extra[0])
+    windows = torch.nn.functional.pad(x, extra).unfold(1, op.kernel[0], op.stride[0])
+    sums = windows.unfold(2, op.kernel[1], op.stride[1]).sum((-1, -2))
+    return sums / torch.tensor(op.divisors(x.shape[1:3]))[:, :, None]
 
 
 def linear(op: QLinear, x: torch.Tensor, parts: Sequence[torch.Tensor], bias: torch.Tensor):
@@ -90,6 +117,60 @@ def test_layer(name: str, example: Example, function: Callable[..., torch.Tensor
     for tensor, gradient in zip(tensors, gradients, strict=True):
         scale = max(float(tensor.grad.abs().max()), 1e-30)
         assert np.max(np.abs(gradient - tensor.grad.numpy())) <= 2e-5 * scale
+
+
+OTHERS = [
+    (f"{op.name}-{number}", example, function)
+    for op, function in (
+        (QAdd, add), (QMul, mul), (QConcat, concat), (QMean, mean), (QAvgPool2d, avg_pool),
+    )
+    for number, example in enumerate(op.examples())
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "example", "function"), OTHERS, ids=[c[0] for c in OTHERS])
+def test_function(name: str, example: Example, function: Callable[..., torch.Tensor]):
+    op, arrays, types = example.op, example.inputs, example.types
+    assert types is not None
+    builder = Builder()
+    inputs = [builder.input(f"x{i}", type_) for i, type_ in enumerate(types)]
+    y = builder.add(op, *inputs)
+    seed = builder.input("seed", type(y.type)(y.type.shape))
+    results = op.gradient(builder, builder.nodes[-1], [seed], [True] * len(inputs))
+    assert all(value is not None for value in results)
+    graph = verify(builder.finish([y, *results]))
+    d_y = np.random.default_rng(0).standard_normal(y.type.shape).astype(np.float32)
+    feed = {f"x{i}": array for i, array in enumerate(arrays)} | {"seed": d_y}
+    q, *gradients = evaluate(graph, feed).outputs
+    tensors = [real(array, type_) for array, type_ in zip(arrays, types, strict=True)]
+    exact = function(op, *tensors)
+    low, high = getattr(op, "low", -128), getattr(op, "high", 127)
+    places = np.clip(exact.detach().numpy() / op.scale + op.zero_point, low, high)
+    assert np.max(np.abs(places - q)) <= 0.501
+    inside = torch.tensor((q > low) & (q < high))
+    if isinstance(op, QConcat):  # what is only copied is not limited
+        own = (op.scale, op.zero_point)
+        copied = [torch.full(t.shape, s == own) for t, s in zip(tensors, op.sources, strict=True)]
+        inside = inside | torch.cat(copied, op.axis)
+    exact.backward(torch.tensor(d_y, dtype=torch.float64) * inside)
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        scale = max(float(tensor.grad.abs().max()), 1e-30)
+        assert np.max(np.abs(gradient - tensor.grad.numpy())) <= 2e-5 * scale
+
+
+@pytest.mark.parametrize("example", QTable.examples(), ids=lambda example: str(example.op))
+def test_table(example: Example):
+    (x, table), (type_, _) = example.inputs, example.types
+    function = {"sigmoid": torch.sigmoid, "hard_swish": torch.nn.functional.hardswish}
+    tensor = real(x, type_)
+    exact = function[example.op.function.name](tensor)
+    places = exact.detach().numpy() / example.op.scale + example.op.zero_point
+    (q,) = example.op.reference(np, x, table)
+    assert np.max(np.abs(np.clip(places, -128, 127) - q)) <= 0.5 + 1e-9
+    exact.sum().backward()
+    inside = (np.rint(places) >= -128) & (np.rint(places) <= 127)
+    slopes = example.op.slopes()[x.astype(np.int64) + 128]
+    np.testing.assert_allclose(slopes, tensor.grad.numpy() * inside, atol=1e-6)
 
 
 def test_what_is_not_wanted_is_not_built():
