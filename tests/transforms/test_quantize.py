@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 from kilograd.errors import InputError
-from kilograd.ir import Builder, DType, Graph, Origin, evaluate, f32, to_user, verify
+from kilograd.ir import Builder, DType, Graph, Origin, Value, evaluate, f32, to_user, verify
 from kilograd.ops.affine import ChannelAffine
-from kilograd.ops.binary import Add, Div
+from kilograd.ops.binary import Add, Div, Mul, Sub
 from kilograd.ops.conv import Conv2d
 from kilograd.ops.linear import Linear
 from kilograd.ops.norm import LayerNorm
-from kilograd.ops.shape import Pad
+from kilograd.ops.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from kilograd.ops.reduce import Reduce
+from kilograd.ops.resize import UpsampleNearest2d
+from kilograd.ops.shape import Concat, Pad, Slice, Transpose
 from kilograd.ops.softmax import Softmax
-from kilograd.ops.unary import Clamp, Relu
+from kilograd.ops.unary import Abs, Clamp, Log, Relu, Silu, Tanh
 from kilograd.transforms.fold import fold
 from kilograd.transforms.layout import arrange
 from kilograd.transforms.ports import Ports
@@ -265,6 +268,95 @@ def test_values_without_readers_and_two_forms_of_one_value():
     assert len(quantized.outputs) == 3
 
 
+def image(net: Net, channels: int = 4) -> Value:
+    """An int8 image [1,6,6,channels] with a reader of its own."""
+    return net.last(net.conv(net.x, channels))
+
+
+OPERATORS = {
+    "sub": lambda n, x, y: n.add(Sub(), x, y),
+    "mul": lambda n, x, y: n.add(Mul(), x, y),
+    "gate": lambda n, x, y: n.add(Mul(), n.add(Reduce((1, 2), True, True), y), x),
+    "sub_constant": lambda n, x, y: n.add(Sub(), x, n.builder.constant("c", n.draw(4))),
+    "constant_sub": lambda n, x, y: n.add(Sub(), n.builder.constant("c", np.float32(2)), x),
+    "div_constant": lambda n, x, y: n.add(Div(), x, n.builder.constant("c", 1 + n.draw(4) ** 2)),
+    "mul_parameter": lambda n, x, y: n.add(Mul(), x, n.parameter(4)),
+    "add_parameter": lambda n, x, y: n.add(Add(0.0, 3.0), x, n.parameter(4)),
+    "add_image": lambda n, x, y: n.add(Add(), x, n.parameter(6, 6, 4)),
+    "concat": lambda n, x, y: n.add(Concat(3), x, n.add(Relu(), y), x),
+    "concat_alone": lambda n, x, y: n.add(Concat(3), n.add(Relu(), x), y),
+    "relu_of_two": lambda n, x, y: n.add(Add(), x, n.add(Relu(), x)),
+    "tanh": lambda n, x, y: n.add(Tanh(), x),
+    "silu": lambda n, x, y: n.add(Silu(), x),
+    "max_pool": lambda n, x, y: n.builder.add_multi(MaxPool2d((2, 2), (2, 2)), x)[0],
+    "adaptive_max": lambda n, x, y: n.builder.add_multi(AdaptiveMaxPool2d((3, 2)), x)[0],
+    "avg_pool": lambda n, x, y: n.add(AvgPool2d((3, 3), (2, 2), ((1, 1), (1, 1))), x),
+    "whole_pool": lambda n, x, y: n.add(AvgPool2d((6, 6), (6, 6)), x),
+    "adaptive_avg": lambda n, x, y: n.add(AdaptiveAvgPool2d((2, 3)), x),
+    "adaptive_mean": lambda n, x, y: n.add(AdaptiveAvgPool2d((1, 1)), x),
+    "mean_rows": lambda n, x, y: n.add(Reduce((1,), mean=True), x),
+    "mean_all": lambda n, x, y: n.add(Reduce((1, 2, 3), mean=True, keep=True), x),
+    "upsample": lambda n, x, y: n.add(UpsampleNearest2d((12, 9)), x),
+    "transpose": lambda n, x, y: n.add(Transpose((0, 3, 1, 2)), x),
+    "slice": lambda n, x, y: n.add(Slice(3, 1, 3), x),
+}
+"""Two int8 images to one."""
+
+
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_operators_on_int8(name: str):
+    """Nothing stays float, and the result is that of the float operator up to its rounding."""
+    net = Net(1, 3, 6, 6)
+    x, y = image(net), image(net)
+    result = OPERATORS[name](net, x, y)
+    graph, ports = arrange(net.done(result))
+    quantized, report = quantize(graph, ports, samples(ports), ranges="min_max")
+    verify(quantized)
+    assert not report.kept
+    kinds = [value.type.dtype for node in quantized.nodes[1:-1] for value in node.outputs]
+    assert DType.F32 not in kinds
+    a, b = outputs(graph, ports, samples(ports))[0], outputs(quantized, ports, samples(ports))[0]
+    assert signal_to_noise(a, b) > 28
+    before, after = (
+        {tensor.origin.name for tensor in g.constants.values() if tensor.origin}
+        for g in (graph, quantized)
+    )
+    assert before == after
+
+
+REFUSED = {
+    "scalar": (lambda n, x, y: n.add(Mul(), x, n.parameter(1)), "one number for all channels"),
+    "divisor": (lambda n, x, y: n.add(Div(), x, n.parameter(4)), "divides by a parameter"),
+    "quotient": (lambda n, x, y: n.add(Div(), x, y), "no constant per channel"),
+    "minus": (lambda n, x, y: n.add(Sub(), x, n.parameter(4)), "with a minus"),
+    "broadcast": (
+        lambda n, x, y: n.add(Add(), x, n.add(Reduce((1, 2), True, True), y)),
+        "different shapes",
+    ),
+    "log": (lambda n, x, y: n.add(Log(), n.add(Abs(), x)), "not finite on the whole range"),
+    "sum": (lambda n, x, y: n.add(Reduce((1, 2)), x), "sums over axes"),
+    "channels": (lambda n, x, y: n.add(Reduce((3,), mean=True), x), "over the last axes"),
+    "uneven": (lambda n, x, y: n.add(AdaptiveAvgPool2d((4, 4)), x), "differ in size"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_operators_that_stay_float_say_why(name: str):
+    build, reason = REFUSED[name]
+    net = Net(1, 3, 6, 6)
+    x, y = image(net), image(net)
+    graph, ports = arrange(net.done(build(net, x, y), net.first(x)))
+    quantized, report = quantize(graph, ports, samples(ports), head="int8")
+    verify(quantized)
+    assert [reason in entry for *_, entry in report.kept] == [True]
+
+
+def test_long_sums_stay_float():
+    net = Net(1, 40000)
+    quantized, report = int8(net, net.linear(net.x, 2), head="int8")
+    assert names(quantized) == ["linear"] and "overflow 32 bits" in report.kept[0][2]
+
+
 @pytest.mark.parametrize(
     ("calibration", "message"),
     [
@@ -298,11 +390,3 @@ def test_the_result_depends_on_nothing_but_its_inputs():
         _, graph, ports = prepared("resnet")
         texts.append(str(quantize(graph, ports, samples(ports))[0]))
     assert texts[0] == texts[1]
-
-
-def test_residual_sums():
-    net = Net(1, 3, 6, 6)
-    a = net.conv(net.x, 3)
-    graph, ports = arrange(net.done(net.relu(net.add(Add(), net.x, a))))
-    quantized, report = quantize(fold(graph), ports, samples(ports))
-    assert "q_add" in names(quantized) and not report.kept

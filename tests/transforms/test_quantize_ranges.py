@@ -147,11 +147,11 @@ def test_a_value_that_is_always_zero(method: str):
 def test_weights_round_to_half_a_scale(shape: tuple[int, ...], axis: int):
     w = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     scales = weight_scales(w, axis)
-    made = quantized_weight(Tensor(w, Origin("w")), axis, scales)
-    assert made.tensor.array.dtype == np.int8
+    made, _ = quantized_weight(Tensor(w, Origin("w")), axis, scales)
+    assert made.array.dtype == np.int8
     others = tuple(i for i in range(len(shape)) if i != axis)
-    np.testing.assert_array_equal(np.abs(made.tensor.array).max(axis=others), 127)
-    back = to_user([(made.tensor.origin, made.tensor.array)])["w"]
+    np.testing.assert_array_equal(np.abs(made.array).max(axis=others), 127)
+    back = to_user([(made.origin, made.array)])["w"]
     assert back.dtype == np.float32
     error = np.moveaxis(np.abs(back - w), axis, -1)
     assert (error <= 0.501 * scales).all()
@@ -171,7 +171,7 @@ def test_a_bias_beyond_32_bits_raises_the_scale_of_its_channel():
     tight = np.array([1e-3, 1e-3])
     scales = raised_for_bias(tight, bias, 1e-4)
     assert scales[0] == tight[0] and scales[1] > tight[1]
-    made = quantized_bias(Tensor(bias, Origin("b")), 1e-4 * scales).tensor
+    made, _ = quantized_bias(Tensor(bias, Origin("b")), 1e-4 * scales)
     assert made.array.dtype == np.int32 and np.abs(made.array).max() <= MAX_BIAS
     np.testing.assert_allclose(to_user([(made.origin, made.array)])["b"], bias, rtol=1e-6)
 

@@ -74,7 +74,10 @@ def _visit(walk: Quantizer, node: Node) -> None:
         walk.keep_float(node, "it is the head; head='int8' quantises it, too")
         return
     rule = rule_for(node.op)
-    reason = rule(walk, node) if rule else "there is no int8 kernel for it"
+    try:
+        reason = rule(walk, node) if rule else "there is no int8 kernel for it"
+    except InputError as error:  # the int8 operator's own limits
+        reason = str(error)
     if reason is not None:
         walk.keep_float(node, reason)
 

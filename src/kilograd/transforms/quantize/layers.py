@@ -12,7 +12,6 @@ from kilograd.ir.graph import Node, Tensor, Value
 from kilograd.ir.operator import Operator
 from kilograd.ir.origin import Permute
 from kilograd.ir.origin import Reshape as ReshapeStep
-from kilograd.ir.types import Quantization
 from kilograd.ops.affine import ChannelAffine
 from kilograd.ops.conv import Conv2d
 from kilograd.ops.depthwise import DepthwiseConv2d
@@ -32,7 +31,8 @@ from kilograd.transforms.quantize.parameters import (
 )
 from kilograd.transforms.quantize.quantizer import Quantizer, Reason, meaning, to_integer
 
-Limits = tuple[float, float]
+LAYERS = (ChannelAffine, Conv2d, DepthwiseConv2d, Linear)
+"""Operators whose inputs are x, weight and bias."""
 
 
 def conv2d(q: Quantizer, node: Node) -> Reason:
@@ -74,12 +74,16 @@ def linear(q: Quantizer, node: Node) -> Reason:
 
 
 def channel_affine(q: Quantizer, node: Node) -> Reason:
-    """A depthwise convolution of one pixel, the scale its weight [1,1,C]."""
+    """A depthwise convolution of one pixel."""
     assert isinstance(node.op, ChannelAffine)
     if reason := _refusal(q, node):
         return reason
-    scale, shift = _parameters(q, node)
-    x, shape = q.integer(node.inputs[0]), node.inputs[0].type.shape
+    return affine(q, node, node.inputs[0], *_parameters(q, node))
+
+
+def affine(q: Quantizer, node: Node, source: Value, scale: Tensor, shift: Tensor) -> Reason:
+    """`source` scale + shift, both [C], with the scale as the weight [1,1,C] of a convolution."""
+    x, shape = q.integer(source), source.type.shape
     channels = shape[-1]
     image = (1, 1, math.prod(shape[1:-1]), channels)
     if len(shape) != 4:
@@ -97,13 +101,11 @@ def _refusal(q: Quantizer, node: Node) -> Reason:
     for value in node.inputs[1:]:
         if value not in q.graph.constants:
             return f"its operand {value} is computed, not a parameter"
-        if q.graph.constants[value].origin and len(q.readers[value]) > 1:
-            return f"its parameter {value} is shared with another layer"
     weight = node.inputs[1].type
     terms = weight.size // weight.shape[-1]
     if terms > MAX_TERMS:
         return f"sums of {terms} products may overflow 32 bits; at most {MAX_TERMS} are supported"
-    return None
+    return q.shared_parameter(node)
 
 
 def _parameters(q: Quantizer, node: Node) -> tuple[Tensor, Tensor]:
@@ -133,16 +135,17 @@ def _layer(
         scale=out.scales[0], zero_point=out.zero_point, x_zero_point=x_zero_point,
         low=to_integer(low, out), high=to_integer(high, out),
     )  # fmt: skip
-    names = [value.name for value in node.inputs[1:]]
+    name = node.outputs[0].name
+    layer = isinstance(node.op, LAYERS)
+    names = [value.name for value in node.inputs[1:]] if layer else [f"{name}.scale"]
     if len(names) < 2:
-        names.append(f"{node.outputs[0].name}.bias")
-    integers = quantized_weight(weight, axis, scales)
+        names.append(f"{name}.bias")
     sums = x_scale * scales
     multiplier, shift = quantize_multipliers(list(sums / out.scales[0]))
     constants = (
-        q.constant(names[0], integers.tensor, Quantization(integers.scales, 0, axis)),
-        q.constant(names[1], quantized_bias(bias, sums).tensor, Quantization(tuple(sums), 0, 0)),
-        q.constant(f"{node.outputs[0].name}.multiplier", Tensor(multiplier)),
-        q.constant(f"{node.outputs[0].name}.shift", Tensor(shift)),
+        q.constant(names[0], *quantized_weight(weight, axis, scales)),
+        q.constant(names[1], *quantized_bias(bias, sums)),
+        q.constant(f"{name}.multiplier", Tensor(multiplier)),
+        q.constant(f"{name}.shift", Tensor(shift)),
     )
-    return q.builder.add(op, x, *constants, name=node.outputs[0].name)
+    return q.builder.add(op, x, *constants, name=name)

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from kilograd.ir.graph import Tensor
 from kilograd.ir.origin import Quantized, Step
+from kilograd.ir.types import Quantization
 from kilograd.ops.q_types import MAX_BIAS
 
 WEIGHT_LIMIT = 127
 
 SMALLEST_RATIO = 2.0**-10
 """No channel's scale is smaller than this fraction of the largest scale of its tensor."""
-
-
-@dataclass(frozen=True)
-class Integers:
-    """An integer tensor, and its scale per channel (float32 numbers)."""
-
-    tensor: Tensor
-    scales: tuple[float, ...]
 
 
 def after(tensor: Tensor, *steps: Step) -> Tensor:
@@ -62,21 +54,23 @@ def raised_for_bias(scales: np.ndarray, bias: np.ndarray, x_scale: float) -> np.
     )
 
 
-def quantized_weight(weight: Tensor, axis: int, scales: np.ndarray) -> Integers:
+def quantized_weight(weight: Tensor, axis: int, scales: np.ndarray) -> tuple[Tensor, Quantization]:
     """int8 in [-127, 127] at one scale a channel along `axis`."""
     shape = [1] * weight.array.ndim
     shape[axis] = -1
     step = Quantized(scales.reshape(shape), WEIGHT_LIMIT)
-    return Integers(after(weight, step), tuple(map(float, scales)))
+    return after(weight, step), Quantization(tuple(map(float, scales)), 0, axis)
 
 
-def quantized_bias(bias: Tensor, scales: np.ndarray) -> Integers:
-    """int32 at one scale a channel, limited to +-2^30."""
-    return Integers(after(bias, Quantized(scales, MAX_BIAS)), tuple(map(float, scales)))
+def quantized_bias(bias: Tensor, scales: np.ndarray) -> tuple[Tensor, Quantization]:
+    """int32 [O] at one scale a channel, limited to +-2^30."""
+    step = Quantized(scales, MAX_BIAS)
+    return after(bias, step), Quantization(tuple(map(float, scales)), 0, 0)
 
 
-def quantized_constant(constant: Tensor) -> Integers:
+def quantized_constant(constant: Tensor) -> tuple[Tensor, Quantization]:
     """int8 with one scale and zero point 0, as the operand of a sum or product."""
     peak = float(np.abs(constant.array).max()) or 1.0
     scale = float(np.float32(peak / WEIGHT_LIMIT))
-    return Integers(after(constant, Quantized(np.array(scale), WEIGHT_LIMIT)), (scale,))
+    step = Quantized(np.array(scale), WEIGHT_LIMIT)
+    return after(constant, step), Quantization((scale,))

@@ -17,7 +17,6 @@ from kilograd.ops.q_convert import Dequantize, Quantize
 from kilograd.ops.resize import UpsampleNearest2d
 from kilograd.ops.shape import Concat, Pad, Reshape, Slice, Transpose
 from kilograd.ops.unary import Clamp, HardSigmoid, HardSwish, Relu, Sigmoid, Tanh
-from kilograd.transforms.quantize.parameters import quantized_constant
 from kilograd.transforms.quantize.ranges import (
     LEVELS,
     RANGES,
@@ -114,6 +113,14 @@ class Quantizer:
 
     # Operands
 
+    def shared_parameter(self, node: Node) -> Reason:
+        """That the node reads a parameter which another node reads, if it does."""
+        for value in node.inputs:
+            tensor = self.graph.constants.get(value)
+            if tensor is not None and tensor.origin and len(self.readers[value]) > 1:
+                return f"its parameter {value} is shared with another layer"
+        return None
+
     def is_integer(self, value: Value) -> bool:
         """True when the value exists as int8."""
         return value in self.integers
@@ -133,18 +140,12 @@ class Quantizer:
         return self.reals[value]
 
     def integer(self, value: Value) -> Value:
-        """The value as int8."""
+        """The value, which is no constant, as int8."""
         if value not in self.integers:
-            if value in self.graph.constants:
-                made = quantized_constant(self.graph.constants[value])
-                self.integers[value] = self.constant(
-                    value.name, made.tensor, Quantization(made.scales)
-                )
-            else:
-                q = self.quantization(value)
-                self.integers[value] = self.builder.add(
-                    Quantize(q.scales[0], q.zero_point), self.reals[value], name=f"{value.name}.q"
-                )
+            q = self.quantization(value)
+            self.integers[value] = self.builder.add(
+                Quantize(q.scales[0], q.zero_point), self.reals[value], name=f"{value.name}.q"
+            )
         return self.integers[value]
 
     def constant(self, name: str, tensor: Tensor, quantized: Quantization | None = None) -> Value:

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from kilograd.ir.graph import Node
 from kilograd.ir.operator import Operator
 from kilograd.ops.affine import ChannelAffine
+from kilograd.ops.binary import Add, Div, Mul, Sub
 from kilograd.ops.conv import Conv2d
 from kilograd.ops.depthwise import DepthwiseConv2d
 from kilograd.ops.linear import Linear
+from kilograd.ops.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from kilograd.ops.reduce import Reduce
 from kilograd.ops.resize import UpsampleNearest2d
 from kilograd.ops.shape import Concat, Pad, Reshape, Slice, Transpose
-from kilograd.ops.unary import Clamp, Relu
-from kilograd.transforms.quantize import layers, movement
+from kilograd.ops.unary import Clamp, Relu, Unary
+from kilograd.transforms.quantize import elementwise, layers, movement, pooling
 from kilograd.transforms.quantize.quantizer import Quantizer, Reason
 
 Rule = Callable[[Quantizer, Node], Reason]
@@ -31,12 +34,21 @@ _LAYERS: dict[type[Operator], Rule] = {
 """Worth a conversion of their input."""
 
 _LIGHT: dict[type[Operator], Rule] = {
-    Clamp: movement.clamp,
-    Concat: movement.concat,
+    AdaptiveAvgPool2d: pooling.adaptive_avg_pool,
+    AdaptiveMaxPool2d: pooling.adaptive_max_pool,
+    Add: elementwise.add,
+    AvgPool2d: pooling.avg_pool,
+    Clamp: elementwise.clamp,
+    Concat: elementwise.concat,
+    Div: elementwise.div,
+    MaxPool2d: pooling.max_pool,
+    Mul: elementwise.mul,
     Pad: movement.pad,
-    Relu: movement.clamp,
+    Reduce: pooling.reduce,
+    Relu: elementwise.clamp,
     Reshape: movement.move,
     Slice: movement.move,
+    Sub: elementwise.sub,
     Transpose: movement.move,
     UpsampleNearest2d: movement.move,
 }
@@ -47,7 +59,7 @@ def rule_for(op: Operator) -> Rule | None:
     """The rule of an operator, None where it has no int8 form."""
     if type(op) in _LAYERS:
         return _LAYERS[type(op)]
-    light = _LIGHT.get(type(op))
+    light = _LIGHT.get(type(op), elementwise.table if isinstance(op, Unary) else None)
     return None if light is None else _where_integer(light)
 
 
