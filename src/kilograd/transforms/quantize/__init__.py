@@ -41,14 +41,14 @@ def quantize(
     ports: Ports,
     calibration: np.ndarray | Sequence[np.ndarray],
     *,
-    ranges: str = "mse",
+    ranges: str = "min_max",
     head: str = "float32",
 ) -> tuple[Graph, Report]:
     """The int8 form of a float32 forward graph, after layout and folding.
 
     `calibration` is a batch [N, ...] of inputs in the user's layout (a list of batches where there
     are several inputs), as the network will see them: a hundred samples of every kind are plenty.
-    `ranges` is "min_max", "percentile" or "mse". With head "float32" the last layer, where it is
+    `ranges` is "min_max", "percentile" or "mse" (docs/decisions.md compares them). With head "float32" the last layer, where it is
     fully connected or a convolution of one pixel, and what follows it stay float32; with "int8"
     only what has no int8 kernel does.
 
