@@ -1,5 +1,6 @@
-"""Random quantised layers on an emulated Cortex-M7: kernels with 16-bit multiply-accumulates and
-the portable ones give the integers of the reference.
+"""Random quantised layers on emulated microcontrollers: kernels with 16-bit multiply-accumulates
+(Cortex-M7 and M4) and the portable ones (M7, and M0+, which faults on unaligned words) give the
+integers of the reference.
 """
 
 from __future__ import annotations
@@ -86,15 +87,24 @@ def examples() -> list[Example]:
 CASES = [Case(i, str(example.op), example) for i, example in enumerate(examples())]
 
 
-@pytest.fixture(scope="module", params=[(), ("-DKG_PORTABLE",)], ids=["dsp", "portable"])
+MACHINES = {
+    "m7": ("stm32f746", ()),
+    "m7-portable": ("stm32f746", ("-DKG_PORTABLE",)),
+    "m4": ("nrf52840", ()),
+    "m0plus": ("rp2040", ()),
+}
+
+
+@pytest.fixture(scope="module", params=MACHINES.values(), ids=MACHINES)
 def machine(request, tmp_path_factory):
+    name, extra = request.param
     directory = tmp_path_factory.mktemp("paths")
     text = "".join(f'#include "kilograd/{name}.h"\n' for name in ("q_conv", "q_depthwise"))
     source = directory / "cases.c"
     source.write_text(text + "".join(map(c_function, CASES)))
-    device = devices.load("stm32f746")
+    device = devices.load(name)
     exports = tuple(f"case_{case.index}" for case in CASES)
-    flags = ("-Wno-unused-function", *request.param)
+    flags = ("-Wno-unused-function", *extra)
     try:
         image = toolchain().firmware(
             [source], [RUNTIME], device, directory / "cases.elf", exports=exports, extra_flags=flags

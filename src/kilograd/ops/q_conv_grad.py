@@ -32,6 +32,9 @@ from kilograd.ops.conv_geometry import (
 from kilograd.ops.q_examples import quantised_weight
 from kilograd.ops.q_types import activation, check_activation
 
+SCRATCH_BYTES = 4 * 256
+"""KG_Q_PACKED of q_conv_grad.h: what of the integers is in floats at a time."""
+
 
 def rows_geometry(pixels: int) -> Geometry:
     """A fully connected layer as a 1x1 convolution over `pixels` in a row."""
@@ -59,8 +62,8 @@ def input_calls(operands: Operands, geometry: Geometry, groups: int) -> list[Cal
     for weight in weights:
         taken = weight.type.shape[-1]
         arguments: tuple[Argument, ...] = (
-            d_x.offset(begin), d_y, weight, scales, str(geometry), d_x.type.shape[-1], taken,
-            d_y.type.shape[-1], groups,
+            d_x.offset(begin), d_y, weight, scales, operands.scratch, str(geometry),
+            d_x.type.shape[-1], taken, d_y.type.shape[-1], groups,
         )  # fmt: skip
         calls.append(Call("q_conv_grad.h", "kg_conv2d_grad_input_s8", arguments))
         begin += taken
@@ -73,9 +76,9 @@ def weight_call(
     """The call of kg_conv2d_grad_weight_s8."""
     x, d_y = operands.inputs
     arguments = (
-        operands.outputs[0], x.offset(part[0]), d_y, str(geometry), x.type.shape[-1],
-        part[1] - part[0], d_y.type.shape[-1], groups, check_activation("gradient", x.type),
-        x_zero_point,
+        operands.outputs[0], x.offset(part[0]), d_y, operands.scratch, str(geometry),
+        x.type.shape[-1], part[1] - part[0], d_y.type.shape[-1], groups,
+        check_activation("gradient", x.type), x_zero_point,
     )  # fmt: skip
     return Call("q_conv_grad.h", "kg_conv2d_grad_weight_s8", arguments)
 
@@ -128,6 +131,7 @@ class QConv2dGradInput(Operator):
             macs=math.prod(types[0].shape[1:3]) * sum(t.size for t in types[1:-1]),
             bytes_read=sum(t.bytes for t in types),
             bytes_written=d_x.bytes,
+            scratch_bytes=SCRATCH_BYTES,
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
@@ -231,6 +235,7 @@ class QConv2dGradWeight(Operator):
             macs=math.prod(types[1].shape[1:3]) * d_w.size,
             bytes_read=sum(t.bytes for t in types),
             bytes_written=d_w.bytes,
+            scratch_bytes=SCRATCH_BYTES,
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
@@ -294,6 +299,7 @@ class QLinearGradInput(Operator):
             macs=d_x.size * types[0].shape[-1],
             bytes_read=sum(t.bytes for t in types),
             bytes_written=d_x.bytes,
+            scratch_bytes=SCRATCH_BYTES,
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
@@ -357,6 +363,7 @@ class QLinearGradWeight(Operator):
             macs=x.size // x.shape[-1] * d_w.size,
             bytes_read=x.bytes + d_y.bytes,
             bytes_written=d_w.bytes,
+            scratch_bytes=SCRATCH_BYTES,
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
