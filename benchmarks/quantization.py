@@ -5,11 +5,13 @@
 Signal to quantisation noise of the output in decibels, and how often the largest output agrees, on
 data that neither training nor calibration saw; then the noise on the same data shifted, as a device
 in the field may see them: half as much contrast again for pictures, a gain of 1.3 for the others.
-Accuracies are in percent; `kept` counts operators that stay float32. Calibration takes 64 samples. Data: crops of
-scikit-image's pictures, left halves to train and calibrate and right halves to test, and its faces
-and other crops of lfw_subset (10 classes in all); spoken digits as 49 frames of 10 band energies
-and smart watch gestures from $KILOGRAD_DATA, or ../shared/data beside the repository, which also
-has the ImageNet weights of the last three networks. The others are trained here for a few epochs.
+Accuracies are in percent; `kept` counts operators that stay float32. Calibration takes 64 samples.
+
+Data: crops of scikit-image's pictures, left halves to train and calibrate and right halves to test,
+and its faces and other crops of lfw_subset (10 classes in all); spoken digits as 49 frames of 10
+band energies and smart watch gestures from $KILOGRAD_DATA, or ../shared/data beside the repository,
+which also has the ImageNet weights of the last three networks. The others are trained here for a
+few epochs.
 """
 
 from __future__ import annotations

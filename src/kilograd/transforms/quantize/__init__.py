@@ -48,9 +48,9 @@ def quantize(
 
     `calibration` is a batch [N, ...] of inputs in the user's layout (a list of batches where there
     are several inputs), as the network will see them: a hundred samples of every kind are plenty.
-    `ranges` is "min_max", "percentile" or "mse" (docs/decisions.md compares them). With head "float32" the last layer, where it is
-    fully connected or a convolution of one pixel, and what follows it stay float32; with "int8"
-    only what has no int8 kernel does.
+    `ranges` is "min_max", "percentile" or "mse" (docs/decisions.md compares them). With head
+    "float32" the last layer, where it is fully connected or a convolution of one pixel, and what
+    follows it stay float32; with "int8" only what has no int8 kernel does.
 
     Raises InputError for calibration data that do not fit or are not finite.
     """
