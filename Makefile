@@ -29,8 +29,8 @@ demo: $(VENV)/.demo  ## train a network on the emulated microcontroller, on real
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -n auto
 
-test-slow: $(VENV)/.dev  ## run the tests that are left out of `test`: slow ones, QEMU, arm-none-eabi-gcc
-	$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/.dev  ## run the tests that are left out of `test`: networks at full resolution
+	$(BIN)/python -m pytest -n auto -m slow
 
 check: $(VENV)/.dev  ## lint, types, C format, layering
 	$(BIN)/ruff check .

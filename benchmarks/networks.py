@@ -87,7 +87,7 @@ def measure(network: Network) -> dict[str, float]:
     y = {"cross_entropy": 0, "autoencoder": None}.get(network.loss, np.zeros(shape, np.float32))
     board.train_step(x, y)
     theirs = torch_step(network, model, example)
-    backend, sample, target = host._backend, next(host._samples(x)), host._targets(y, 1)[0]
+    backend, sample, target = host._backend, host._samples(x)[0], host._targets(y, 1)[0]
     ours_seconds, theirs_seconds = [], []
     for _ in range(ROUNDS):
         for times, run in (

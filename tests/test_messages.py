@@ -97,14 +97,54 @@ def test_wrong_sample_shape():
         session.predict(np.zeros((1, 5)))
 
 
+def names(directory) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
 def test_directory_that_is_not_empty(tmp_path):
     program = kg.compile(mlp(), X)
     (tmp_path / "precious.txt").write_text("keep me")
-    with pytest.raises(kg.InputError, match="not empty.*--force"):
+    with pytest.raises(kg.InputError, match=r"not empty.*--force"):
         program.save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
-    program.save(tmp_path, force=True)
-    assert not (tmp_path / "precious.txt").exists()
+    with pytest.raises(kg.InputError, match=r"did not write.*manifest\.json"):
+        program.save(tmp_path, force=True)
+    assert names(tmp_path) == ["precious.txt"]
+
+
+def test_force_replaces_a_project_as_a_whole(tmp_path):
+    target = tmp_path / "a" / "firmware"
+    kg.compile(mlp(), X, name="old").save(target)
+    with pytest.raises(kg.InputError, match="not empty"):
+        kg.compile(mlp(), X).save(target)
+    kg.compile(mlp(), X, name="fresh").save(target, force=True)
+    assert "fresh.c" in names(target) and "old.c" not in names(target)
+    assert names(tmp_path / "a") == ["firmware"]
+
+
+def test_the_current_directory_is_not_replaced(tmp_path, monkeypatch):
+    program = kg.compile(mlp(), X)
+    program.save(tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    before = names(tmp_path / "project")
+    for path in (".", "..", tmp_path):
+        with pytest.raises(kg.InputError, match="current"):
+            program.save(path, force=True)
+    assert names(tmp_path / "project") == before and names(tmp_path) == ["project"]
+
+
+def test_links_and_places_that_cannot_be_written(tmp_path):
+    program = kg.compile(mlp(), X)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "dangling").symlink_to(tmp_path / "there")
+    for name in ("link", "dangling"):
+        program.save(tmp_path / name)
+        assert (tmp_path / name).is_symlink() and "main.c" in names(tmp_path / name)
+    (tmp_path / "file").write_text("keep me")
+    for path, message in (("file", "is a file"), ("file/sub", "cannot write the C project")):
+        with pytest.raises(kg.InputError, match=message):
+            program.save(tmp_path / path)
+    assert (tmp_path / "file").read_text() == "keep me"
 
 
 def test_model_too_large_says_what_and_what_helps():
@@ -175,8 +215,24 @@ def test_corrupt_and_foreign_checkpoints_change_nothing(tmp_path):
         session.load(tmp_path / "none.kgcp")
 
 
+def test_a_checkpoint_of_other_frozen_weights(tmp_path):
+    spec = kg.update.last(1)
+    kg.compile(mlp(), X, update=spec).on_host().save(tmp_path / "head.kgcp")
+    kg.compile(mlp(), X, update=spec).on_host().load(tmp_path / "head.kgcp")
+    model = mlp()
+    with torch.no_grad():
+        model[0].bias += 1
+    with pytest.raises(kg.InputError, match="another network"):
+        kg.compile(model, X, update=spec).on_host().load(tmp_path / "head.kgcp")
+
+
+def test_parameters_that_cannot_be_trained_are_named():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)))
+    assert "note: 0.parametrizations.weight" in kg.compile(model, X).summary()
+
+
 def run_without(module: str, code: str, directory) -> str:
-    """What the code prints as InputError in a fresh process in which the module cannot be imported."""
+    """The InputError that the code prints in a fresh process without the module."""
     script = (
         f"import sys; sys.modules['{module}'] = None\n"
         f"import kilograd\ntry:\n    exec({code!r})\n"

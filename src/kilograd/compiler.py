@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kilograd import devices, frontend
-from kilograd.codegen.names import identifier
+from kilograd.codegen.names import network_name
 from kilograd.devices import Device
 from kilograd.errors import InputError
 from kilograd.ir import Graph, verify
@@ -23,7 +23,7 @@ from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
 from kilograd.transforms.layout import arrange
-from kilograd.transforms.select import select
+from kilograd.transforms.select import parameters, select
 from kilograd.update import All, SpecLike, normalise
 
 T = TypeVar("T")
@@ -63,6 +63,9 @@ def compile(
     """
     if precision != "float32":
         raise InputError(f"precision={precision!r} is unknown; there is float32")
+    for value, kinds in ((optimizer, SGD), (budget, Budget), (name, str)):
+        if value is not None and not isinstance(value, kinds):
+            raise InputError(f"{value!r} is not a {kinds.__name__}; see the arguments of compile")
     target = devices.load(device)
     optimizer = optimizer or SGD()
     imported = stage("import", lambda: frontend.load(model, example_input))
@@ -70,15 +73,16 @@ def compile(
     folded = stage("fold", lambda: fold(arranged))
     choice = select(folded, normalise(All() if update is None else update))
     if not choice:
-        raise InputError("update selects nothing to train; see kilograd.update")
-    graphs = stage("differentiate", lambda: differentiate(folded, Loss.of(loss), choice, optimizer))
+        raise InputError(_nothing_to_train(folded))
+    kind = Loss.of(loss)
+    graphs = stage("differentiate", lambda: differentiate(folded, kind, choice, optimizer, ports))
     predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(graphs.train)))
     train = stage("order", lambda: order(train, atomic=optimizer.atomic))
     schedules = stage("allocate", lambda: allocate((predict, train)))
     program = Program(
-        name=identifier(name or imported.name),
+        name=network_name(name or imported.name),
         device=target,
-        loss=Loss.of(loss),
+        loss=kind,
         optimizer=optimizer,
         ports=ports,
         forward=folded,
@@ -86,9 +90,20 @@ def compile(
         predict=schedules[0],
         train=schedules[1],
         budget=budget or Budget(),
+        notes=imported.notes,
     )
     stage("fit", program.check_fit)
     return program
+
+
+def _nothing_to_train(graph: Graph) -> str:
+    known = [parameter.name for parameter in parameters(graph)]
+    if not known:
+        return "there is nothing to train: the model has no parameters that its output depends on"
+    return (
+        f"update selects nothing to train; the model has {', '.join(known[:6])}"
+        f"{', ...' if len(known) > 6 else ''}; see kilograd.update"
+    )
 
 
 def stage(name: str, run: Callable[[], T]) -> T:
@@ -102,16 +117,19 @@ def stage(name: str, run: Callable[[], T]) -> T:
     graphs = list(_graphs(artefact))
     for graph in graphs:
         verify(graph)
-    if int(os.environ.get("KILOGRAD_DEBUG", "0") or 0) >= 1:
+    if os.environ.get("KILOGRAD_DEBUG", "0") not in ("", "0"):
         counts = ", ".join(f"{len(graph.nodes)} nodes" for graph in graphs)
         print(
             f"kilograd {name:<14} {time.perf_counter() - start:7.3f} s  {counts}", file=sys.stderr
         )
     directory = os.environ.get("KILOGRAD_DUMP")
     if directory and graphs:
-        Path(directory).mkdir(parents=True, exist_ok=True)
         text = "\n\n".join(str(graph) for graph in graphs)
-        (Path(directory) / f"{name}.txt").write_text(text + "\n")
+        try:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            (Path(directory) / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write to KILOGRAD_DUMP={directory}: {error}") from error
     return artefact
 
 

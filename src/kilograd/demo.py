@@ -19,11 +19,11 @@ LEARNING_RATE = 0.003
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def run(output: Path, device: str) -> None:
+def run(output: Path, device: str, console: Console | None = None) -> kilograd.Program:
     """Compile, judge, learn on the emulated device, judge again; write the C project to
-    `output`.
+    `output`, what happens to `console`, and return the program.
     """
-    console = Console()
+    console = console or Console()
     data = demo_data.load()
     start = time.perf_counter()
     program = kilograd.compile(
@@ -63,6 +63,7 @@ def run(output: Path, device: str) -> None:
         f"SRAM {program.memory.sram_bytes:,} of {device_facts.sram_bytes or 0:,} bytes",
         highlight=False,
     )
+    return program
 
 
 def sparkline(losses: list[float], width: int = 40) -> str:

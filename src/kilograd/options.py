@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 import re
 from dataclasses import dataclass
 from enum import Enum
 
 from kilograd.errors import InputError
+
+_LARGEST = 3.4028234e38
+
+
+def finite_float32(name: str, number: float) -> float:
+    """The number, or InputError where it is negative or no finite float32."""
+    if not isinstance(number, numbers.Real) or not 0 <= number <= _LARGEST:
+        raise InputError(f"{name}={number!r} must be a finite number, not negative")
+    return float(number)
 
 
 @dataclass(frozen=True)
@@ -30,22 +39,22 @@ class SGD:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
-        if not (math.isfinite(self.lr) and self.lr >= 0):
-            raise InputError(f"SGD: lr={self.lr} must be finite and not negative")
-        if not 0 <= self.momentum < 1:
+        for name in ("lr", "momentum", "weight_decay"):
+            finite_float32(f"SGD: {name}", getattr(self, name))
+        if not self.momentum < 1:
             raise InputError(f"SGD: momentum={self.momentum} must be in [0, 1)")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise InputError(f"SGD: weight_decay={self.weight_decay} must be finite, not negative")
-        if self.accumulate < 1 or self.accumulate != int(self.accumulate):
-            raise InputError(f"SGD: accumulate={self.accumulate} must be a whole number from 1")
+        count = self.accumulate
+        whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+        if not whole or not 1 <= count < 2**31:
+            raise InputError(f"SGD: accumulate={self.accumulate!r} must be a whole number from 1")
 
 
 class Loss(Enum):
     """The losses that `compile` takes by name; each is a mean, as in PyTorch.
 
-    cross_entropy: logits [1, ..., K] against class indices; mse: against an array of the output's
-    shape; autoencoder: mse against the network's own input; bce_with_logits: logits against
-    probabilities.
+    cross_entropy: logits [1, K, ...] against class indices [1, ...], K at least 2, through a
+    softmax that ends the network; mse: against an array of the output's shape; autoencoder: mse
+    against the network's own input; bce_with_logits: logits against probabilities.
     """
 
     CROSS_ENTROPY = "cross_entropy"

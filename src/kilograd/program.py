@@ -5,7 +5,6 @@ it.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,18 +16,20 @@ from kilograd.codegen import project
 from kilograd.codegen.project import Sources
 from kilograd.devices import Device
 from kilograd.errors import CompilerBug, InfeasibleError, InputError
-from kilograd.execution.build import build_firmware, build_host_library
+from kilograd.execution.build import build_firmware, build_host_library, write_files
 from kilograd.execution.host import HostBackend
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
 from kilograd.execution.session import Session
-from kilograd.ir import Graph, Value
-from kilograd.ops.softmax import Softmax
+from kilograd.ir import Builder, Graph, Value
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.explain import describe_peak, describe_state
 from kilograd.planning.schedule import Schedule
 from kilograd.summary import summary
+from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
 from kilograd.transforms.ports import Ports
+
+_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Macs:
     train_step: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """A compiled network. Build it with `kilograd.compile`."""
 
@@ -76,6 +77,12 @@ class Program:
     predict: Schedule
     train: Schedule
     budget: Budget = field(default_factory=Budget)
+    notes: tuple[str, ...] = ()
+    """Sentences that the user should see, such as parameters that cannot be trained."""
+
+    def __repr__(self) -> str:
+        """`Program(lenet for stm32f746)`."""
+        return f"Program({self.name} for {self.device.name})"
 
     @property
     def arena_bytes(self) -> int:
@@ -125,8 +132,8 @@ class Program:
         sram, flash = self.budget.sram_bytes, self.budget.flash_bytes
         if not self.device.is_host:
             memory = self.device.memory_map()
-            sram = min(sram or memory.sram_bytes, memory.sram_bytes)
-            flash = min(flash or memory.flash_bytes, memory.flash_bytes)
+            sram = memory.sram_bytes if sram is None else min(sram, memory.sram_bytes)
+            flash = memory.flash_bytes if flash is None else min(flash, memory.flash_bytes)
         static = self.arena_bytes + self.sources.state_bytes
         if sram is not None and static > sram:
             raise InfeasibleError(self._too_large("SRAM", static, sram, "before stack"))
@@ -148,9 +155,9 @@ class Program:
                 f" (arena {self.arena_bytes:,}, learned state {self.sources.state_bytes:,}).\n"
                 f"The peak of the arena is made by:\n{describe_peak(self.train)}\n"
                 f"The learned state is made by:\n{describe_state(self.train.graph)}\n"
-                "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a fraction "
-                "of the channels (kg.update.channels), kg.SGD(atomic=False), a smaller input, or a "
-                "larger device."
+                "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a "
+                "fraction of the channels (kg.update.channels), kg.SGD(atomic=False), a smaller "
+                "input, or a larger device."
             )
         else:
             text += ".\nWhat helps: a narrower network, or a device with more flash."
@@ -161,27 +168,25 @@ class Program:
         return summary(self)
 
     def save(self, directory: str | Path, *, force: bool = False) -> Path:
-        """Write the C project; an existing non-empty directory is refused unless `force` replaces
-        it.
+        """Write the C project, all of it or nothing.
+
+        An existing directory has to be empty; `force` replaces one that an earlier `save` wrote,
+        and no other. Raises InputError where the directory cannot be written.
         """
-        directory = Path(directory)
-        if directory.exists() and not directory.is_dir():
-            raise InputError(f"{directory} is a file; name a directory to write the C project to")
-        if directory.exists() and any(directory.iterdir()) and not force:
-            raise InputError(
-                f"{directory} is not empty; choose another directory, or force it (--force)"
-            )
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".kilograd-") as scratch:
-            staged = Path(scratch) / "project"
-            for name, text in {**self.sources.files, "manifest.json": self.manifest()}.items():
-                path = staged / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-            if directory.exists():
-                shutil.rmtree(directory)
-            staged.rename(directory)
-        return directory
+        target = Path(directory).resolve()
+        _check_target(Path(directory), target, force)
+        files = {**self.sources.files, _MANIFEST: self.manifest()}
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kilograd-") as scratch:
+                staged = Path(scratch) / "project"
+                write_files(files, staged)
+                if target.exists():
+                    target.rename(Path(scratch) / "replaced")
+                staged.rename(target)
+        except OSError as error:
+            raise InputError(f"cannot write the C project to {directory}: {error}") from error
+        return Path(directory)
 
     def manifest(self) -> str:
         """What was compiled, as JSON: the figures of `summary`, the ports, the trained tensors."""
@@ -227,29 +232,35 @@ class Program:
     def interface(self) -> Interface:
         """What sessions know of this program."""
         graph = self.train.graph
-        targets = [value for value in graph.inputs if value.name == "target"]
-        producer = self.predict.graph.producers().get(self._output)
+        target = TrainingInputs.of(graph).target
+        predict, output = self.predict.graph, self.ports.outputs[0]
         return Interface(
             name=self.name,
             input=self.ports.inputs[0],
-            output=self.ports.outputs[0],
+            output=output,
             input_type=self._input.type,
             output_type=self._output.type,
-            target_type=targets[0].type if targets else None,
+            target_type=target.type if target else None,
             loss=self.loss,
             optimizer=self.optimizer,
             state=graph.state,
-            frozen={**self.predict.graph.constants, **graph.constants},
-            has_softmax=producer is not None and isinstance(producer.op, Softmax),
+            frozen={**predict.constants, **graph.constants},
+            has_softmax=logits_of_softmax(Builder(predict), predict, output) is not None,
         )
 
     def on_host(
-        self, *, toolchain: str = "zig", sanitize: bool = False, poison: bool = False
+        self,
+        *,
+        toolchain: str = "zig",
+        sanitize: bool = False,
+        poison: bool = False,
+        optimize: str = "-O3",
     ) -> Session:
         """A session that runs the C on this computer.
 
         `sanitize` stops at undefined behaviour; `poison` overwrites every tensor as soon as it is
-        dead. Both are for tests: they change speed, never results.
+        dead; `optimize` is the C compiler's flag, less of which builds sooner. They change speed,
+        never results.
         """
         sources = self.sources
         if poison:
@@ -263,6 +274,7 @@ class Program:
                 Path(scratch) / f"{self.name}.so",
                 toolchain=toolchain,
                 sanitize=sanitize,
+                optimize=optimize,
             )
             return Session(self.interface, HostBackend(self.interface, library, self.arena_bytes))
 
@@ -282,6 +294,36 @@ class Program:
             self.device,
             toolchain=toolchain,
         )
+
+
+def _check_target(directory: Path, target: Path, force: bool) -> None:
+    """Refuse a directory that cannot be replaced without losing what is not ours."""
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{directory} is a file; name a directory to write the C project to")
+    if Path.cwd().is_relative_to(target):
+        raise InputError(
+            f"the C project replaces a directory as a whole, which {directory} cannot be, as "
+            "it holds the current one; name a new directory inside, such as firmware"
+        )
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if not force:
+        raise InputError(
+            f"{directory} is not empty; choose another directory, or force it (--force)"
+        )
+    if not _is_project(target):
+        raise InputError(
+            f"{directory} holds files that kilograd did not write (it has no {_MANIFEST} of a "
+            "kilograd project), so it is not replaced; choose another directory"
+        )
+
+
+def _is_project(directory: Path) -> bool:
+    try:
+        content = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "kilograd" in content
 
 
 def _macs(graph: Graph) -> int:

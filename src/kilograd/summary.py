@@ -33,6 +33,7 @@ def summary(program: Program) -> str:
         *("  " + line for line in describe_peak(program.train).splitlines()),
         "",
         f"  trained: {_trained(program)}",
+        *(f"  note: {note}" for note in program.notes),
     ]
     if device.is_host:
         lines.insert(8, "    (data, stack and flash are measured for microcontrollers only)")

@@ -2,17 +2,17 @@
 mixture.
 
     update=kg.update.all()
-    update=kg.update.last(2)                                  # the last two layers, weights and
-    biases update=kg.update.biases(20)                               # the last twenty biases
-    update={"blocks.8.*": kg.update.channels(0.25), "fc": kg.update.full(), "fc.bias":
-    kg.update.none()} update=[kg.update.biases(20), {"blocks.8.pointwise1":
-    kg.update.channels(0.5)}]
+    update=kg.update.last(2)      # the last two layers, weights and biases
+    update=kg.update.biases(20)   # the last twenty biases
+    update={"blocks.8.*": kg.update.channels(0.25), "fc.bias": kg.update.none()}
+    update=[kg.update.biases(20), {"blocks.8.pointwise1": kg.update.channels(0.5)}]
 
 The entries of a list, and of a mapping, are applied in order; a later one overrides an earlier one.
 """
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,17 +88,26 @@ def all() -> All:
     return All()
 
 
+def _is_count(number: object) -> bool:
+    whole = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+    return whole and number >= 0  # type: ignore[operator]
+
+
 def last(layers: int) -> Last:
     """Train the last `layers` layers that have parameters, in execution order."""
-    if layers < 0:
-        raise InputError(f"update.last({layers}): the number of layers cannot be negative")
+    if not _is_count(layers):
+        raise InputError(
+            f"update.last({layers!r}): the number of layers must be whole, not negative"
+        )
     return Last(layers)
 
 
 def biases(count: int | None = None) -> Biases:
     """Train the last `count` biases in execution order, or all of them."""
-    if count is not None and count < 0:
-        raise InputError(f"update.biases({count}): the number of biases cannot be negative")
+    if count is not None and not _is_count(count):
+        raise InputError(
+            f"update.biases({count!r}): the number of biases must be whole, not negative"
+        )
     return Biases(count)
 
 
@@ -118,8 +127,8 @@ def channels(fraction: float) -> Channels:
 
     Zero means biases only. At least one channel is trained when the fraction is above zero.
     """
-    if not 0 <= fraction <= 1:
-        raise InputError(f"update.channels({fraction}): the fraction must be between 0 and 1")
+    if not isinstance(fraction, numbers.Real) or not 0 <= fraction <= 1:
+        raise InputError(f"update.channels({fraction!r}): the fraction must be between 0 and 1")
     return Channels(fraction)
 
 

@@ -17,13 +17,17 @@ def data_folder() -> Path:
     return Path(os.environ.get("KILOGRAD_DATA", Path(__file__).parents[3] / "shared/data"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A zoo network as the tests use it; `options` go to its constructor."""
 
     name: str
     loss: str = "cross_entropy"
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        resolution = self.options.get("resolution")
+        return f"{self.name}-{resolution}" if resolution else self.name
 
     def build(self) -> tuple[Any, Any]:
         from kilograd import zoo
@@ -38,7 +42,7 @@ NETWORKS = [
     Network("mlp"),
     Network("lenet"),
     Network("resnet8"),
-    Network("mobilenetv1_025"),
+    Network("mobilenetv1_025", options={"resolution": 64}),
     Network("mbv2_w035", options={"resolution": 64}),
     Network("dscnn"),
     Network("autoencoder", "autoencoder"),

@@ -4,123 +4,118 @@ poison survives.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from kilograd.transforms.fold import fold
-from kilograd.transforms.layout import arrange
 
 import kilograd as kg
 from kilograd import frontend
+from kilograd.program import Program
+from kilograd.transforms.fold import fold
+from kilograd.transforms.layout import arrange
 from kilograd.transforms.select import parameters
+from kilograd.update import SpecLike
 from tests.agreement.networks import BIG_M7, NETWORKS, Network, data_folder, random_spec
+from tests.agreement.samples import draw_sample, folded_gradient, torch_loss
 
 SPECS = ["full", "sparse-1", "sparse-2", "sparse-3"]
+FULL_SIZE = [replace(n, options={**n.options, "resolution": r}) for n, r in (
+    (NETWORKS[3], 96), (NETWORKS[4], 128), (NETWORKS[10], 128),
+)]  # fmt: skip
+UNIT_RATE = 2.0**20
+"""With so large a step, (w - w') / rate is the gradient: w is lost in rounding, nothing else is."""
 
 
-@pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: network.name)
-def network(request):
-    chosen: Network = request.param
-    if "weights" in chosen.options and not data_folder().is_dir():
+@cache
+def load(network: Network) -> tuple[Any, Any, Any]:
+    """The model, its example input and the exported program, which every spec compiles."""
+    if "weights" in network.options and not data_folder().is_dir():
         pytest.skip(f"no data folder at {data_folder()}; set KILOGRAD_DATA")
-    model, example = chosen.build()
-    return chosen, model.eval(), example
+    model, example = network.build()
+    return model, example, torch.export.export(model, (example,))
 
 
-def spec_for(model, example, name: str):
-    if name == "full":
-        return kg.update.all()
-    graph = fold(arrange(frontend.load(model, example).graph)[0])
-    known = [(p.name, p.is_bias, p.channel_axis is not None) for p in parameters(graph)]
-    return random_spec(known, int(name.rpartition("-")[2]))
+@dataclass(frozen=True)
+class Case:
+    """One program, in a session whose every buffer is overwritten as soon as it is free."""
+
+    network: Network
+    model: Any
+    example: Any
+    spec: str
+    program: Program
+    poisoned: Any
 
 
-def sample(chosen: Network, example, index: int):
-    """A deterministic sample and target in the user's layout."""
-    rng = np.random.default_rng(index)
-    x = rng.standard_normal(example.shape).astype(np.float32)
-    if chosen.loss == "cross_entropy":
-        return x, int(rng.integers(0, 2))
-    return x, (x if chosen.loss == "autoencoder" else None)
+def cases() -> list[Any]:
+    """A group is run by one worker, so that its program is compiled once."""
+    return [
+        pytest.param((network, spec), id=f"{network}-{spec}", marks=[
+            pytest.mark.xdist_group(f"{network}-{spec}"), *marks,
+        ])
+        for networks, marks in ((NETWORKS, []), (FULL_SIZE, [pytest.mark.slow]))
+        for network in networks
+        for spec in SPECS
+    ]  # fmt: skip
 
 
-def torch_loss(chosen: Network, output, target):
-    if chosen.loss == "cross_entropy":
-        return torch.nn.functional.cross_entropy(output, torch.tensor([target]))
-    if chosen.loss == "autoencoder":
-        return torch.nn.functional.mse_loss(output, torch.from_numpy(target))
-    return torch.nn.functional.binary_cross_entropy_with_logits(output, torch.from_numpy(target))
-
-
-def with_target(chosen: Network, model, x, target):
-    if target is None:
-        with torch.no_grad():
-            shape = model(torch.from_numpy(x)).shape
-        target = np.random.default_rng(0).random(shape).astype(np.float32)
-    return target
-
-
-@pytest.mark.parametrize("spec_name", SPECS)
-def test_gradients_equal_autograd(network, spec_name):
-    chosen, model, example = network
-    spec = spec_for(model, example, spec_name)
-    # With accumulation over two samples the state holds half the gradient after the first one.
+@pytest.fixture(scope="module", params=cases())
+def case(request) -> Case:
+    network, spec = request.param
+    model, example, exported = load(network)
+    update = kg.update.all() if spec == "full" else sparse(exported, example, spec)
     program = kg.compile(
-        model, example, update=spec, loss=chosen.loss, optimizer=kg.SGD(accumulate=2)
-    )
-    session = program.on_host()
-    x, target = sample(chosen, example, 0)
-    target = with_target(chosen, model, x, target)
-    loss = session.train_step(x, None if chosen.loss == "autoencoder" else target)
-    raw = session.raw_state()
-    model.zero_grad()
-    expected = torch_loss(chosen, model(torch.from_numpy(x)), target)
+        exported, example, device=BIG_M7, update=update, loss=network.loss,
+        optimizer=kg.SGD(lr=0.01, atomic=spec != "sparse-2"), name=network.name,
+    )  # fmt: skip
+    # Less optimisation builds in half the time; that the bits stay the same is shown below.
+    poisoned = program.on_host(poison=True, optimize="-O1")
+    return Case(network, model, example, spec, program, poisoned)
+
+
+def sparse(exported, example, spec: str) -> SpecLike:
+    graph = fold(arrange(frontend.load(exported, example).graph)[0])
+    known = [(p.name, p.is_bias, p.channel_axis is not None) for p in parameters(graph)]
+    return random_spec(known, int(spec.rpartition("-")[2]))
+
+
+def test_gradients_equal_autograd(case: Case):
+    x, y = draw_sample(case.network.loss, case.model, case.example, 0)
+    case.poisoned.reset()
+    before = case.poisoned.raw_state()
+    loss = case.poisoned.train_step(x, y, lr=UNIT_RATE)
+    after = case.poisoned.raw_state()
+    case.model.zero_grad()
+    expected = torch_loss(case.network.loss, case.model(torch.from_numpy(x)), y, x)
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-4)
-    truth = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
-    compared = 0
-    for value, tensor in program.train.graph.state.items():
-        if tensor.origin is None:
-            continue
-        gradient = 2 * raw[f"{value.name}.accumulator"]
+    truth = {n: p.grad.numpy() for n, p in case.model.named_parameters() if p.grad is not None}
+    for value, tensor in case.program.train.graph.state.items():
+        gradient = (before[value.name].astype(np.float64) - after[value.name]) / UNIT_RATE
         wanted = folded_gradient(tensor.origin, truth[tensor.origin.name])
         error = np.linalg.norm(gradient - wanted) / max(np.linalg.norm(wanted), 1e-12)
         assert error <= 1e-4, f"{tensor.origin.name}: relative error {error:.2e}"
-        compared += 1
-    assert compared
 
 
-def folded_gradient(origin, gradient: np.ndarray) -> np.ndarray:
-    """dL/d(the folded tensor) from dL/d(the user's parameter): divided by the scale of each affine
-    step.
-    """
-    zero = np.zeros_like(gradient)
-    offset = origin.to_program(zero)
-    scale = origin.to_program(np.ones_like(gradient)) - offset
-    layout = type(origin)(
-        origin.name, tuple(s for s in origin.steps if not hasattr(s, "scale")), origin.part
-    )
-    return layout.to_program(gradient) / scale
-
-
-@pytest.mark.parametrize("spec_name", SPECS)
-def test_host_and_emulator_agree(network, spec_name):
-    chosen, model, example = network
-    spec = spec_for(model, example, spec_name)
-    program = kg.compile(
-        model, example, device=BIG_M7, update=spec, loss=chosen.loss, optimizer=kg.SGD(lr=0.01)
-    )
-    host, poisoned, board = (
-        program.on_host(), program.on_host(poison=True), program.on_emulator()
-    )  # fmt: skip
+def test_host_and_emulator_agree(case: Case):
+    """The plain host joins for one spec of a network: it runs the same C as the poisoned one."""
+    sessions = [case.program.on_emulator(), case.poisoned]
+    if case.spec == "full":
+        sessions.append(case.program.on_host())
+    for session in sessions:
+        session.reset()
+    board = sessions[0]
     for index in range(5):
-        x, target = sample(chosen, example, index)
-        target = with_target(chosen, model, x, target)
-        y = None if chosen.loss == "autoencoder" else target
-        losses = [session.train_step(x, y) for session in (host, poisoned, board)]
-        assert losses[0] == losses[1] == losses[2], f"step {index}"
-    for name, array in host.raw_state().items():
-        assert array.tobytes() == poisoned.raw_state()[name].tobytes(), f"poison changes {name}"
-        assert array.tobytes() == board.raw_state()[name].tobytes(), name
-    assert host.predict(x).tobytes() == board.predict(x).tobytes()
-    assert board.stack_bytes <= program.memory.stack_bytes
+        x, y = draw_sample(case.network.loss, case.model, case.example, index)
+        losses = [session.train_step(x, y) for session in sessions]
+        assert len(set(losses)) == 1, f"step {index}: {losses}"
+        assert board.stack_bytes <= case.program.memory.stack_bytes
+    state, output = board.raw_state(), board.predict(x)
+    for session in sessions[1:]:
+        for name, array in session.raw_state().items():
+            assert array.tobytes() == state[name].tobytes(), name
+        assert session.predict(x).tobytes() == output.tobytes()

@@ -44,9 +44,7 @@ def all_cases() -> list[Case]:
 
 
 def c_function(case: Case) -> str:
-    """`int case_7(void **p)`: inputs, then outputs, then scratch; rank-0 inputs are passed by
-    value.
-    """
+    """`int case_7(void **p)`: inputs, then outputs, then scratch; scalars are passed by value."""
     types = case.types
     results = case.example.op.infer(*types)
 
@@ -55,7 +53,10 @@ def c_function(case: Case) -> str:
 
     inputs = tuple(
         Operand(
-            pointer(i, t, not case.example.op.mutates) if t.rank else f"*{pointer(i, t, True)}", t
+            f"*{pointer(i, t, True)}"
+            if i in case.example.op.scalars
+            else pointer(i, t, not case.example.op.mutates),
+            t,
         )
         for i, t in enumerate(types)
     )

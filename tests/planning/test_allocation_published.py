@@ -13,7 +13,7 @@ CAPACITY_BYTES = 1_048_576
 DATA = Path(os.environ.get("KILOGRAD_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
-@pytest.mark.parametrize("instance", "CDEFGJK")
+@pytest.mark.parametrize("instance", "BCDEFGHJK")
 def test_the_search_packs_it(instance: str) -> None:
     path = DATA / "allocation" / f"{instance}.{CAPACITY_BYTES}.csv"
     if not path.exists():

@@ -11,8 +11,10 @@ from tests.transforms.test_differentiate import feed
 
 from kilograd import update
 from kilograd.errors import CompilerBug
-from kilograd.ir import Builder, evaluate, f32, verify
-from kilograd.ops.binary import Add
+from kilograd.ir import Builder, Origin, evaluate, f32, verify
+from kilograd.ops.binary import Add, Mul
+from kilograd.ops.linear import Linear
+from kilograd.ops.shape import Reshape
 from kilograd.ops.unary import Relu
 from kilograd.options import SGD, Loss
 from kilograd.planning.lifetimes import lifetimes
@@ -75,3 +77,30 @@ def test_in_place_only_when_nobody_reads_later():
     root = lifetimes(builder.finish([d])).root
     assert root[b] == b
     assert root[d] == root[c]
+
+
+def test_views_of_a_weight_count_as_its_readers():
+    builder = Builder()
+    x = builder.input("x", f32(1, 6))
+    constants = {
+        name: builder.constant(name, np.full(shape, 0.5, np.float32), Origin(name))
+        for name, shape in (("first", (6, 6)), ("scale", (1, 6)))
+    }
+    hidden = builder.add(Linear(bias=False), x, constants["first"])
+    view = builder.add(Reshape((6,)), constants["scale"], name="view")
+    graph = builder.finish([builder.add(Mul(), hidden, view)])
+    chosen = select(graph, update.all())
+    train = differentiate(graph, Loss.MSE, chosen, SGD(atomic=False)).train
+    late = [node for node in train.nodes if any(v.name == "view" for v in node.inputs)][-1:]
+    for node in train.nodes:
+        if any(set(node.inputs) & set(other.outputs) for other in late):
+            late.append(node)
+    assert not any(node.op.name == "sgd_step" and node.inputs[0].name == "scale" for node in late)
+    early = [node for node in train.nodes if node not in late]
+    broken = replace(train, nodes=(*early, *late))
+    with pytest.raises(CompilerBug, match="overwritten"):
+        lifetimes(broken)
+    ordered = order(broken, atomic=False)
+    lifetimes(ordered)
+    names = [(node.op.name, node.inputs[0].name) for node in ordered.nodes]
+    assert names.index(("sgd_step", "scale")) > ordered.nodes.index(late[0])

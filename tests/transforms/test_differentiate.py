@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.small import mlp
 
 from kilograd import update
 from kilograd.errors import NonFiniteError
@@ -12,6 +11,7 @@ from kilograd.ir import evaluate, verify
 from kilograd.options import SGD, Loss
 from kilograd.transforms.differentiate import differentiate
 from kilograd.transforms.select import select
+from tests.small import mlp
 
 
 def training(spec, optimizer=SGD()):  # noqa: B008
@@ -69,5 +69,9 @@ def test_nan_ends_the_step():
     train = training(update.all()).train
     with pytest.raises(NonFiniteError), np.errstate(all="ignore"):
         evaluate(train, feed(scale=np.nan))
+    # A class that the network excludes: the gradient of its logit is -1, that of a weight about -x.
+    inputs = feed(rate=3e38, scale=10.0)
+    logits = evaluate(training(update.all()).predict, {"x": inputs["x"]}).outputs[0]
+    inputs["target"] = np.array([np.argmin(logits)], np.int32)
     with pytest.raises(NonFiniteError), np.errstate(all="ignore"):
-        evaluate(train, feed(rate=3e38, scale=1e3))
+        evaluate(train, inputs)

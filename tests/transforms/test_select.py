@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from tests.small import mlp
 
 from kilograd import update
 from kilograd.errors import InputError
+from kilograd.ir import Builder, Origin, f32
+from kilograd.ops.linear import Linear
+from kilograd.ops.shape import Transpose
 from kilograd.transforms.select import select
+from tests.small import mlp
 
 GRAPH = mlp()
 
@@ -86,3 +90,17 @@ def test_bad_numbers_are_refused():
         update.last(-1)
     with pytest.raises(InputError, match="between 0 and 1"):
         update.channels(1.5)
+
+
+def test_channels_of_a_weight_that_others_read_too():
+    builder = Builder()
+    x = builder.input("x", f32(1, 6))
+    weight = builder.constant("w", np.zeros((6, 6), np.float32), Origin("fc.weight"))
+    x = builder.add(Linear(bias=False), x, weight)
+    tied = builder.finish([builder.add(Linear(bias=False), x, weight)])
+    spec = update.normalise({"fc": update.channels(0.5)})
+    assert list(select(tied, spec).values()) == [3]
+    turned = builder.add(Transpose((1, 0)), weight)
+    other = builder.finish([builder.add(Linear(bias=False), x, turned)])
+    with pytest.raises(InputError, match=r"fc\.weight.*where nothing else reads them"):
+        select(other, spec)

@@ -23,10 +23,14 @@ def format_argument(argument: Argument) -> str:
 
 
 def format_float(number: float) -> str:
-    """A float32 literal."""
-    if math.isinf(number):
+    """A float32 literal; numbers beyond float32 are infinite."""
+    if math.isnan(number):
+        return '__builtin_nanf("")'
+    with np.errstate(over="ignore"):
+        rounded = np.float32(number)
+    if np.isinf(rounded):
         return "KG_INFINITY" if number > 0 else "-KG_INFINITY"
-    text = str(np.float32(number))
+    text = str(rounded)
     return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
 
 
@@ -36,3 +40,11 @@ def format_call(call: Call) -> str:
     if call.status_if_false:
         return f"if (!{text}) return {call.status_if_false};"
     return f"{text};"
+
+
+def comment(text: str) -> str:
+    """A text on one line that a C comment may hold, whatever the user's names are."""
+    text = " ".join(text.split())
+    for mark in ("*/", "/*", "??"):
+        text = text.replace(mark, f"{mark[0]} {mark[1]}")
+    return f"/* {text} */"

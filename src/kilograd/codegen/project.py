@@ -7,7 +7,6 @@ Everything is text made from the two scheduled functions; writing it to disk is 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +14,12 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from kilograd.codegen.calls import format_call, format_float
-from kilograd.codegen.names import unique_identifiers
+from kilograd.codegen.calls import comment, format_call, format_float
+from kilograd.codegen.names import tensor_names
 from kilograd.ir import Graph, Operand, Operands, Tensor, Value
 from kilograd.ir.printing import print_node
 from kilograd.planning.schedule import Schedule
+from kilograd.transforms.differentiate import TrainingInputs
 
 RUNTIME = Path(__file__).parents[1] / "runtime" / "include" / "kilograd"
 _TEMPLATES = jinja2.Environment(
@@ -57,14 +57,14 @@ def emit(
     schedules = (predict, train)
     constants = _merge(schedule.graph.constants for schedule in schedules)
     state = _merge(schedule.graph.state for schedule in schedules)
-    names = unique_identifiers([value.name for value in (*constants, *state)])
+    names = tensor_names([value.name for value in (*constants, *state)])
     writer = _FunctionWriter(name, names, poison)
     functions = {
         "predict": writer.body(predict, _arguments(predict.graph)),
-        "train": writer.body(train, {**_arguments(train.graph), train.graph.outputs[0]: "loss"}),
+        "train": writer.body(train, _arguments(train.graph)),
     }
     state_bytes = sum(-(-value.type.bytes // 4) * 4 for value in state)
-    target = _input(train.graph, "target")
+    target = TrainingInputs.of(train.graph).target
     headers = sorted({*writer.headers, "base.h", "checkpoint.h", "shape.h"})
     context = {
         "name": name,
@@ -129,7 +129,7 @@ class _FunctionWriter:
                 tuple(Operand(self._text(schedule, arguments, v), v.type) for v in node.outputs),
                 self._scratch(schedule, index),
             )
-            lines.append(f"/* {' '.join(print_node(node).split())} */".replace("*/ */", "*/"))
+            lines.append(comment(print_node(node)))
             for call in node.op.emit(operands):
                 self.headers.add(call.header)
                 if changed and call.status_if_false:
@@ -165,17 +165,18 @@ class _FunctionWriter:
 
 
 def _arguments(graph: Graph) -> dict[Value, str]:
-    """The parameter of the C function that holds a graph input, for inputs and their reshaped views."""
-    result = {value: value.name for value in graph.inputs}
-    result[graph.inputs[0]] = "input"
+    """The C function's parameter for each input, its reshaped views, and the loss."""
+    result = {graph.inputs[0]: "input"}
+    if len(graph.inputs) > 1:
+        inputs = TrainingInputs.of(graph)
+        result |= {inputs.learning_rate: "learning_rate", inputs.step: "step"}
+        result[graph.outputs[0]] = "loss"
+        if inputs.target is not None:
+            result[inputs.target] = "target"
     for node in graph.nodes:
         if node.op.alias and node.inputs[0] in result:
             result[node.outputs[0]] = result[node.inputs[0]]
     return result
-
-
-def _input(graph: Graph, name: str) -> Value | None:
-    return next((value for value in graph.inputs if value.name == name), None)
 
 
 def _merge(mappings: Iterable[Mapping[Value, Tensor]]) -> dict[Value, Tensor]:
@@ -186,12 +187,13 @@ def _merge(mappings: Iterable[Mapping[Value, Tensor]]) -> dict[Value, Tensor]:
 
 
 def _state_entry(value: Value, tensor: Tensor, names: Mapping[str, str]) -> dict[str, object]:
+    text = f"{value.type} of {tensor.origin.name}" if tensor.origin else str(value.type)
     return {
         "name": names[value.name],
         "value": value,
         "type": value.type,
         "zero": not tensor.array.any(),
-        "origin": tensor.origin.name if tensor.origin else "",
+        "comment": comment(text),
     }
 
 
@@ -225,8 +227,13 @@ def _closure(headers: Sequence[str]) -> list[str]:
 
 
 def _checkpoint_id(train: Schedule) -> int:
-    """32 bits that change whenever the network or the layout of its state does."""
+    """32 bits that change with the network, its frozen weights and the layout of its state."""
     graph = train.graph
-    text = json.dumps([str(node.op) + str([v.type for v in node.inputs]) for node in graph.nodes])
-    text += str([(str(v), str(v.type)) for v in graph.state])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+    digest = hashlib.sha256()
+    for node in graph.nodes:
+        digest.update(f"{node.op}{[str(value.type) for value in node.inputs]}".encode())
+    for value in graph.state:
+        digest.update(f"{value}{value.type}".encode())
+    for tensor in graph.constants.values():
+        digest.update(tensor.array.tobytes())
+    return int.from_bytes(digest.digest()[:4], "little")

@@ -140,6 +140,8 @@ def load(device: str | Path | Device) -> Device:
     """
     if isinstance(device, Device):
         return device
+    if not isinstance(device, str | Path):
+        raise InputError(f"{device!r} is no device; pass a name, the path of a file, or a Device")
     if isinstance(device, Path) or device.endswith(".toml"):
         path = Path(device)
         try:

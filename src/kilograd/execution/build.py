@@ -34,6 +34,7 @@ def build_host_library(
     *,
     toolchain: str,
     sanitize: bool,
+    optimize: str = "-O3",
 ) -> Path:
     """A shared library of the C files named in `sources`."""
     with tempfile.TemporaryDirectory(prefix="kilograd-build-") as scratch:
@@ -44,6 +45,7 @@ def build_host_library(
             [directory],
             output,
             sanitize=sanitize,
+            optimize=optimize,
             extra_flags=_FLAGS,
         )
 

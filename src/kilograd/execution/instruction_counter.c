@@ -9,12 +9,12 @@
 #include <stdint.h>
 
 typedef struct {
-  uint64_t executed;     /* instructions since the caller cleared it */
-  uint64_t limit;        /* stop before a block that would exceed it */
-  const uint16_t *code;  /* [halfwords], the image in flash */
-  uint32_t base;         /* its address */
-  uint32_t halfwords;    /* its size */
-  uint32_t *block_bytes; /* [halfwords], size of the block that starts there, 0: none seen */
+  uint64_t executed;            /* instructions since the caller cleared it */
+  uint64_t limit;               /* stop before a block that would exceed it */
+  const uint16_t *code;         /* [halfwords], the image in flash */
+  uint32_t base;                /* its address */
+  uint32_t halfwords;           /* its size */
+  uint32_t *block_bytes;        /* [halfwords], size of the block that starts there, 0: none seen */
   uint32_t *block_instructions; /* [halfwords], its instructions */
   uint64_t *instructions;       /* [halfwords], instructions run in blocks that start there */
   int (*stop)(void *engine);

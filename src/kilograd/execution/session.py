@@ -5,6 +5,7 @@ Arrays are in the layout of the user's model, with or without the batch dimensio
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,13 +14,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kilograd.errors import CompilerBug, InputError, NonFiniteError
 from kilograd.execution.interface import Interface, aligned
 from kilograd.ir import Origin, to_user
 from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSquaredError
-from kilograd.options import Loss
+from kilograd.options import Loss, finite_float32
 
 OK, NONFINITE, PARTIAL, LABEL, CHECKPOINT = range(5)
 
@@ -108,7 +110,8 @@ class Session:
             self._raise_for(status)
             array = np.frombuffer(data, self._interface.output_type.dtype.numpy)
             rows.append(port.to_user(array.reshape(self._interface.output_type.shape)))
-        return np.concatenate(rows)
+        empty = np.empty((0, *port.shape[1:]), self._interface.output_type.dtype.numpy)
+        return np.concatenate(rows) if rows else empty
 
     def train_step(
         self, x: ArrayLike, y: ArrayLike | None = None, lr: float | None = None
@@ -119,18 +122,10 @@ class Session:
         Raises NonFiniteError, with the weights of before the step, when NaN or infinity arises, and
         InputError for a label out of range.
         """
-        (sample,) = self._samples(x)
-        (target,) = self._targets(y, 1)
-        rate = self._interface.optimizer.lr if lr is None else float(lr)
-        if not np.isfinite(rate) or rate < 0:
-            raise InputError(f"lr={rate} must be finite and not negative")
-        keep = None if self._interface.optimizer.atomic else self._backend.read_state()
-        status, loss = self._backend.train_step(sample, target, rate, self.step)
-        if status == PARTIAL and keep is not None:
-            self._backend.write_state(keep)
-        self._raise_for(status, loss)
-        self.step += 1
-        return loss
+        samples = self._samples(x)
+        if len(samples) != 1:
+            raise InputError(f"train_step learns from one sample, got {len(samples)}; use fit")
+        return self._step(samples[0], self._targets(y, 1)[0], self._rate(lr))
 
     def fit(
         self,
@@ -148,19 +143,16 @@ class Session:
 
         `validation` is a pair (x, y) that is evaluated after each epoch. Returns the curves.
         """
-        samples = list(self._samples(x))
-        targets = self._targets(y, len(samples))
-        data = np.asarray(x).reshape(len(samples), *self._interface.input.shape[1:])
-        labels: Any = [None] * len(samples) if y is None else np.asarray(y)
-        if len(targets) != len(samples):
-            raise InputError(f"{len(samples)} samples and {len(targets)} targets do not pair up")
+        samples = self._samples(x)
+        targets, rate = self._targets(y, len(samples)), self._rate(lr)
+        if not isinstance(epochs, numbers.Integral) or epochs < 0:
+            raise InputError(f"epochs={epochs!r} must be a whole number, not negative")
         rng, history = np.random.default_rng(seed), History()
         with _progress(progress, epochs * len(samples)) as advance:
             for epoch in range(epochs):
                 order = rng.permutation(len(samples)) if shuffle else range(len(samples))
                 for index in order:
-                    loss = self.train_step(data[index], labels[index], lr)
-                    history.losses.append(loss)
+                    history.losses.append(self._step(samples[index], targets[index], rate))
                     advance(f"epoch {epoch + 1}/{epochs}  loss {np.mean(history.losses[-50:]):.4f}")
                 if validation is not None:
                     history.validation_losses.append(self.loss(*validation))
@@ -172,22 +164,20 @@ class Session:
 
     def accuracy(self, x: ArrayLike, y: ArrayLike) -> float:
         """The share of samples whose largest output is at the class index given, in [0, 1]."""
-        output = self.predict(x)
-        axis = self._class_axis()
-        labels = np.asarray(y).reshape(np.argmax(output, axis=axis).shape)
-        return float(np.mean(np.argmax(output, axis=axis) == labels))
+        winners = np.argmax(self._outputs(x), axis=1)
+        return float(np.mean(winners == self._labels(y, len(winners))))
 
     def loss(self, x: ArrayLike, y: ArrayLike | None = None) -> float:
         """The mean loss over samples, without learning."""
-        output = self.predict(x).astype(np.float64)
+        output = self._outputs(x).astype(np.float64)
         kind = self._interface.loss
         if kind is Loss.CROSS_ENTROPY:
-            logits = np.moveaxis(output, self._class_axis(), -1)
+            logits = np.moveaxis(output, 1, -1)
             if self._interface.has_softmax:
                 logits = np.log(np.maximum(logits, 1e-45))
-            labels = np.asarray(y).reshape(logits.shape[:-1])
-            return float(CrossEntropy().reference(np, logits, labels)[0])
-        target = np.asarray(x if kind is Loss.AUTOENCODER else y, np.float64).reshape(output.shape)
+            return float(CrossEntropy().reference(np, logits, self._labels(y, len(output)))[0])
+        wanted = x if kind is Loss.AUTOENCODER else y
+        target = self._float_targets(wanted, len(output)).astype(np.float64)
         if kind is Loss.BCE_WITH_LOGITS:
             return float(BinaryCrossEntropyWithLogits().reference(np, output, target)[0])
         return float(MeanSquaredError().reference(np, output, target)[0])
@@ -213,7 +203,7 @@ class Session:
             for tensor in self._interface.frozen.values()
             if tensor.origin is not None and tensor.origin.name in names
         ]
-        return to_user([*trained, *frozen])
+        return {name: array.copy() for name, array in to_user([*trained, *frozen]).items()}
 
     def load_state_dict(self, parameters: Mapping[str, ArrayLike]) -> None:
         """Set trained parameters by the user's names; others are left alone.
@@ -233,13 +223,28 @@ class Session:
             origin: Origin | None = tensor.origin
             if origin is None or origin.name not in parameters:
                 continue
-            array = np.asarray(parameters[origin.name], np.float32)
-            if array.shape != shapes[origin.name]:
+            array = _numbers(parameters[origin.name], origin.name).astype(np.float32)
+            if array.shape != shapes[origin.name] or not np.isfinite(array).all():
                 raise InputError(
-                    f"{origin.name} has shape {list(shapes[origin.name])}, got {list(array.shape)}"
+                    f"{origin.name} has shape {list(shapes[origin.name])} and finite elements, got "
+                    f"{list(array.shape)} with {int((~np.isfinite(array)).sum())} that are not"
                 )
+            self._check_frozen(origin.name, array)
             current[value.name] = origin.to_program(array)
         self._backend.write_state(self._pack(current))
+
+    def _check_frozen(self, name: str, array: Array) -> None:
+        """Refuse a parameter that differs from its frozen part, which is in flash."""
+        for tensor in self._interface.frozen.values():
+            origin = tensor.origin
+            if origin is None or origin.name != name or origin.part is None:
+                continue
+            if not np.allclose(origin.to_program(array), tensor.array, rtol=1e-4, atol=1e-6):
+                raise InputError(
+                    f"{name}: only channels 0 to {origin.part.start - 1} are trained in this "
+                    f"program; the others, to {origin.part.stop - 1}, are frozen and differ from "
+                    "the value given"
+                )
 
     def raw_state(self) -> dict[str, Array]:
         """Every tensor of the state as the program stores it, optimiser state included, by program
@@ -248,9 +253,8 @@ class Session:
         data, offset, result = self._backend.read_state(), 0, {}
         for value in self._interface.state:
             raw = data[offset : offset + value.type.bytes]
-            result[value.name] = np.frombuffer(raw, value.type.dtype.numpy).reshape(
-                value.type.shape
-            )
+            array = np.frombuffer(raw, value.type.dtype.numpy).reshape(value.type.shape)
+            result[value.name] = array.copy()
             offset += aligned(value.type.bytes)
         return result
 
@@ -261,7 +265,11 @@ class Session:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint as the device's `net_save` makes it."""
-        Path(path).write_bytes(self._backend.save())
+        data = self._backend.save()
+        try:
+            Path(path).write_bytes(data)
+        except OSError as error:
+            raise InputError(f"cannot write the checkpoint {path}: {error}") from error
 
     def load(self, path: str | Path) -> None:
         """Restore a checkpoint; a corrupt or foreign one raises InputError and changes nothing."""
@@ -293,8 +301,21 @@ class Session:
 
     # Inside --------------------------------------------------------------------------------------
 
-    def _samples(self, x: ArrayLike) -> Iterator[bytes]:
-        port, array = self._interface.input, np.asarray(x)
+    def _step(self, sample: bytes, target: bytes | None, rate: float) -> float:
+        keep = None if self._interface.optimizer.atomic else self._backend.read_state()
+        status, loss = self._backend.train_step(sample, target, rate, self.step)
+        if status == PARTIAL and keep is not None:
+            self._backend.write_state(keep)
+        self._raise_for(status, loss)
+        self.step += 1
+        return loss
+
+    def _rate(self, lr: float | None) -> float:
+        rate = self._interface.optimizer.lr if lr is None else lr
+        return finite_float32("lr", rate)
+
+    def _samples(self, x: ArrayLike) -> list[bytes]:
+        port, array = self._interface.input, _numbers(x, "x")
         single = tuple(port.shape[1:])
         if array.shape == single:
             array = array[None]
@@ -303,46 +324,60 @@ class Session:
                 f"the model takes samples of shape {list(single)}, with or without a leading batch "
                 f"dimension; got an array of shape {list(array.shape)}"
             )
-        for sample in array.astype(self._interface.input_type.dtype.numpy):
-            yield np.ascontiguousarray(port.to_program(sample[None])).tobytes()
+        array = array.astype(self._interface.input_type.dtype.numpy)
+        return [np.ascontiguousarray(port.to_program(sample[None])).tobytes() for sample in array]
+
+    def _outputs(self, x: ArrayLike) -> Array:
+        output = self.predict(x)
+        if not len(output):
+            raise InputError("there are no samples to judge by")
+        return output
 
     def _targets(self, y: ArrayLike | None, count: int) -> list[bytes | None]:
         type_ = self._interface.target_type
         if type_ is None:
             return [None] * count
-        if y is None:
-            raise InputError(f"the loss {self._interface.loss.value} needs targets")
-        array = np.asarray(y)
         if self._interface.loss is Loss.CROSS_ENTROPY:
-            if not np.array_equal(array, np.round(array)):
-                raise InputError("cross_entropy takes class indices, which are whole numbers")
-            if array.size != count * type_.size:
-                raise InputError(f"{array.size} labels for {count} samples of {type_.size} each")
-            self._check_labels(array)
-            return [row.astype(np.int32).tobytes() for row in array.reshape(count, type_.size)]
-        if array.size != count * type_.size:
-            raise InputError(
-                f"the targets have shape {list(array.shape)}, {count} x "
-                f"{list(self._interface.output.shape[1:])} "
-                "is needed"
-            )
-        rows = array.reshape(count, *self._interface.output.shape[1:]).astype(np.float32)
+            return [row.tobytes() for row in self._labels(y, count)]
+        port = self._interface.output
         return [
-            np.ascontiguousarray(self._interface.output.to_program(row[None])).tobytes()
-            for row in rows
+            np.ascontiguousarray(port.to_program(row[None])).tobytes()
+            for row in self._float_targets(y, count)
         ]
 
-    def _check_labels(self, labels: Array) -> None:
-        classes = self._interface.output_type.shape[-1]
-        if labels.size and (labels.min() < 0 or labels.max() >= classes):
-            wrong = labels[(labels < 0) | (labels >= classes)].reshape(-1)[0]
+    def _labels(self, y: ArrayLike | None, count: int) -> Array:
+        """Class indices i32 [count, ...] in the user's layout."""
+        shape = self._interface.output.shape
+        per_sample = (1, *shape[2:])
+        labels = _numbers(self._given(y), "y")
+        if not np.array_equal(labels, np.round(labels)):
+            raise InputError("cross_entropy takes class indices, which are whole numbers")
+        if labels.size != count * np.prod(per_sample):
             raise InputError(
-                f"label {wrong} is out of range: the network has classes 0 to {classes - 1}"
+                f"{labels.size} labels for {count} samples of {np.prod(per_sample)} each"
             )
+        classes = shape[1]
+        wrong = labels[(labels < 0) | (labels >= classes)].reshape(-1)
+        if wrong.size:
+            raise InputError(
+                f"label {wrong[0]} is out of range: the network has classes 0 to {classes - 1}"
+            )
+        return labels.reshape(count, *shape[2:]).astype(np.int32)
 
-    def _class_axis(self) -> int:
-        axes = self._interface.output.axes
-        return axes[-1] if axes else -1
+    def _float_targets(self, y: ArrayLike | None, count: int) -> Array:
+        """Targets f32 [count, ...] in the user's layout."""
+        shape = self._interface.output.shape[1:]
+        array = _numbers(self._given(y), "y")
+        if array.size != count * np.prod(shape):
+            raise InputError(
+                f"the targets have shape {list(array.shape)}, {count} x {list(shape)} is needed"
+            )
+        return array.reshape(count, *shape).astype(np.float32)
+
+    def _given(self, y: ArrayLike | None) -> ArrayLike:
+        if y is None:
+            raise InputError(f"the loss {self._interface.loss.value} needs targets")
+        return y
 
     def _pack(self, tensors: Mapping[str, Array]) -> bytes:
         parts: Iterable[bytes] = (tensors[value.name].tobytes() for value in self._interface.state)
@@ -362,6 +397,17 @@ class Session:
         raise CompilerBug(f"the program answered with status {status}")
 
 
+def _numbers(x: Any, name: str) -> Array:
+    """An array of real numbers; raises InputError for anything else."""
+    try:
+        array = np.asarray(x.detach() if hasattr(x, "detach") else x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} is no array of numbers: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} holds {array.dtype}; real numbers are needed")
+    return array
+
+
 def _pair(validation: tuple[ArrayLike, ArrayLike | None]) -> tuple[ArrayLike, ArrayLike]:
     x, y = validation
     assert y is not None
@@ -376,6 +422,8 @@ def _progress(show: bool, total: int) -> Iterator[Any]:
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, disable=not show, transient=True) as bar:
+    console = Console()
+    hidden = not (show and console.is_terminal)
+    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda text: bar.update(task, advance=1, description=text)

@@ -249,7 +249,10 @@ class _FunctionWalk:
         conditional = instruction.cc not in (arm.ARM_CC_AL, arm.ARM_CC_INVALID)
         operands = instruction.operands
         opcode = instruction.id
-        if opcode in (arm.ARM_INS_BL, arm.ARM_INS_BLX):
+        if opcode == arm.ARM_INS_BL and self._start < operands[0].imm < self._end:
+            # ARMv6-M reaches far inside a long function with `bl`, which then does not return.
+            self._flow(operands[0].imm, state)
+        elif opcode in (arm.ARM_INS_BL, arm.ARM_INS_BLX):
             self._frame.call(self._target(instruction, state), state.depth)
             if not self._only_padding(following):
                 self._flow(following, _without(state, _CALLER_SAVED))

@@ -15,9 +15,7 @@ void kg_fault(void);
 void _start(void);
 void Reset_Handler(void);
 
-__attribute__((weak, noinline)) int main(void) {
-  return 0;
-}
+__attribute__((weak, noinline)) int main(void) { return 0; }
 
 __attribute__((noinline)) void kg_idle(void) {
   for (;;) {
@@ -48,9 +46,7 @@ void _start(void) {
   kg_idle();
 }
 
-void Reset_Handler(void) {
-  _start();
-}
+void Reset_Handler(void) { _start(); }
 
 typedef union {
   uint32_t *stack;
@@ -59,8 +55,20 @@ typedef union {
 
 /* Stack, reset, then the fourteen system exceptions; a zero is a reserved entry. */
 __attribute__((section(".vectors"), used)) static const Vector vectors[16] = {
-    {.stack = &_estack},     {.handler = _start},   {.handler = kg_fault}, {.handler = kg_fault},
-    {.handler = kg_fault},   {.handler = kg_fault}, {.handler = kg_fault}, {0},
-    {0},                     {0},                   {0},                   {.handler = kg_fault},
-    {.handler = kg_fault},   {0},                   {.handler = kg_fault}, {.handler = kg_fault},
+    {.stack = &_estack},
+    {.handler = _start},
+    {.handler = kg_fault},
+    {.handler = kg_fault},
+    {.handler = kg_fault},
+    {.handler = kg_fault},
+    {.handler = kg_fault},
+    {0},
+    {0},
+    {0},
+    {0},
+    {.handler = kg_fault},
+    {.handler = kg_fault},
+    {0},
+    {.handler = kg_fault},
+    {.handler = kg_fault},
 };

@@ -171,7 +171,10 @@ def _clip(low: Lowering, a: Arguments) -> Value:
 
 
 def _hard_sigmoid(low: Lowering, a: Arguments) -> Value:
-    return lo.hard_sigmoid(low, a.x, a.attribute("alpha", 0.2), a.attribute("beta", 0.5))
+    alpha = a.attribute("alpha", 0.2)
+    if np.float32(alpha) == np.float32(1 / 6):
+        alpha = 1 / 6  # PyTorch's slope, as the float32 of the file rounds it.
+    return lo.hard_sigmoid(low, a.x, alpha, a.attribute("beta", 0.5))
 
 
 def _binary(kind: str) -> Row:

@@ -38,8 +38,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Operand:
-    """A value as generated code sees it: a C expression (pointer, or the scalar itself), and its
-    type.
+    """A value as generated code sees it: a C expression (a pointer, or the number itself where the
+    operator takes a scalar), and its type.
     """
 
     text: str
@@ -127,6 +127,11 @@ class Operator(ABC):
     check: ClassVar[bool] = False
     """True for an operator without outputs whose reference gives one boolean: false ends the step
     with an error.
+    """
+
+    scalars: ClassVar[tuple[int, ...]] = ()
+    """The inputs of rank 0 that the C function takes by value: arguments of the whole program, such
+    as the learning rate. All other operands are pointers, those of rank 0 too.
     """
 
     channel_axis: ClassVar[int | None] = None

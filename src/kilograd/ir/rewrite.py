@@ -11,8 +11,9 @@ from kilograd.ir.graph import Graph, Node, Value
 def eliminate_dead(graph: Graph, *, prune: bool = False) -> Graph:
     """Drop nodes, constants and states that reach no result; checks always stay.
 
-    With `prune`, operators also lose the single outputs that nobody reads, such as the indices of a max pool that
-    has no backward pass. Only a graph that will not be differentiated any more may be pruned.
+    With `prune`, operators also lose the single outputs that nobody reads, such as the indices of a
+    max pool that has no backward pass. Only a graph that will not be differentiated any more may be
+    pruned.
     """
     live: set[Value] = set(graph.results())
     kept: list[Node] = []

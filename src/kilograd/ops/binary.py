@@ -24,7 +24,6 @@ from kilograd.ir.operator import (
     Cost,
     Example,
     Namespace,
-    Operand,
     Operands,
     Operator,
 )
@@ -68,11 +67,6 @@ def broadcast_loops(*shapes: Sequence[int]) -> list[tuple[int, ...]]:
             loops.append((size, *(s if m else 0 for s, m in zip(steps, moves, strict=True))))
         steps = [s * size if m else s for s, m in zip(steps, moves, strict=True)]
     return loops[::-1] or [(1,) * (1 + len(shapes))]
-
-
-def pointer(operand: Operand) -> Operand | str:
-    """The operand as a pointer: a scalar is passed by value and gets an address of its own."""
-    return operand if operand.type.rank else f"(const float[]){{{operand.text}}}"
 
 
 def sum_to(builder: Builder, d_y: Value, like: Value, times: Value | None = None) -> Value:
@@ -145,13 +139,13 @@ class Binary(Operator):
         """One call."""
         (a, b), (y,) = operands.inputs, operands.outputs
         if a.type.size == b.type.size == y.type.size:
-            arguments: tuple[Argument, ...] = (y, pointer(a), pointer(b), y.type.size)
+            arguments: tuple[Argument, ...] = (y, a, b, y.type.size)
             return [Call("binary.h", f"kg_{self.name}_f32", arguments + self.parameters)]
         loops = broadcast_loops(a.type.shape, b.type.shape)
         loops = [(1, 0, 0)] * (MAX_LOOPS - len(loops)) + loops
         rows = ("{" + ", ".join(map(str, row)) + "}" for row in zip(*loops, strict=True))
         shape = f"&(const kg_broadcast){{{', '.join(rows)}}}"
-        arguments = (y, pointer(a), pointer(b), shape)
+        arguments = (y, a, b, shape)
         return [Call("binary.h", f"kg_{self.name}_broadcast_f32", arguments + self.parameters)]
 
     @classmethod

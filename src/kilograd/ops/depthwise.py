@@ -223,6 +223,8 @@ class DepthwiseConv2d(Operator):
             ),
             Example(cls(padding=two), (draw(1, 9, 15, 18), draw(5, 5, 18), draw(18)), 2e-6),
             Example(cls(padding=three), (draw(1, 9, 15, 17), draw(7, 7, 17), draw(17)), 2e-6),
+            Example(cls(padding=three), (draw(1, 2, 2, 2), draw(3, 3, 2), draw(2)), 2e-6),
+            Example(cls((2, 2), two), (draw(1, 3, 4, 2), draw(1, 3, 2), draw(2)), 2e-6),
         ]  # fmt: skip
 
 
@@ -325,6 +327,8 @@ class DepthwiseConv2dGradInput(Operator):
             Example(
                 cls((9, 15), (1, 1), three), (draw(1, 9, 15, 17), draw(7, 7, 17)), 2e-6
             ),
+            Example(cls((2, 2), (1, 1), three), (draw(1, 6, 6, 2), draw(3, 3, 2)), 2e-6),
+            Example(cls((3, 4), (2, 2), two), (draw(1, 4, 3, 2), draw(1, 3, 2)), 2e-6),
         ]  # fmt: skip
 
 
@@ -412,4 +416,6 @@ class DepthwiseConv2dGradWeight(Operator):
             Example(cls((3, 3), (2, 2), one), (draw(1, 12, 19, 21), draw(1, 6, 10, 21)), 2e-6),
             Example(cls((5, 5), (1, 1), two), (draw(1, 9, 15, 18), draw(1, 9, 15, 18)), 2e-6),
             Example(cls((7, 7), (1, 1), three), (draw(1, 9, 15, 17), draw(1, 9, 15, 17)), 2e-6),
+            Example(cls((3, 3), (1, 1), three), (draw(1, 2, 2, 2), draw(1, 6, 6, 2)), 2e-6),
+            Example(cls((1, 3), (2, 2), two), (draw(1, 3, 4, 2), draw(1, 4, 3, 2)), 2e-6),
         ]  # fmt: skip

@@ -33,6 +33,7 @@ class SgdStep(Operator):
     name: ClassVar[str] = "sgd_step"
     in_place: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0), (1, 4), (2, 5))
     mutates: ClassVar[bool] = True
+    scalars: ClassVar[tuple[int, ...]] = (2, 3)
     momentum: float = 0.0
     weight_decay: float = 0.0
     period: int = 1

@@ -14,8 +14,8 @@ from kilograd.planning.schedule import Schedule
 def allocate(graphs: Sequence[Graph]) -> tuple[Schedule, ...]:
     """Schedules of ordered graphs that take turns in one arena.
 
-    The first input of each lies at offset 0, scalar results with the caller. The hungriest graph is solved first;
-    the others need no better than its height.
+    The first input of each lies at offset 0, scalar results with the caller. The hungriest graph is
+    solved first; the others need no better than its height.
     """
     plans = [
         (graph, lifetimes(graph, by_pointer=frozenset(v for v in graph.outputs if not v.type.rank)))

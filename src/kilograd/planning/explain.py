@@ -58,7 +58,7 @@ def describe_state(graph: Graph, limit: int = 3) -> str:
     """The largest tensors of the learned state, one a line, under the user's names."""
     tensors = sorted(graph.state.items(), key=lambda item: -item[0].type.bytes)
     lines = [
-        f"  {value.type.bytes:>10,} B  {data.origin.name if data.origin else value.name} {value.type}"
+        f"  {value.type.bytes:>10,} B  {data.origin.name if data.origin else value} {value.type}"
         for value, data in tensors[:limit]
     ]
     rest = sum(value.type.bytes for value, _ in tensors[limit:])

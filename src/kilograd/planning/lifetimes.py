@@ -80,12 +80,13 @@ def lifetimes(graph: Graph, *, by_pointer: frozenset[Value] = frozenset()) -> Li
         if value.type.rank:
             root[value], first[value], end[value] = value, 0, last_use.get(value, 0)
     next_state = {value: state for state, value in graph.updates.items()}
+    last_read = _last_reads(graph, last_use)
     for index, node in enumerate(graph.nodes):
         for position, value in enumerate(node.outputs):
             if value in by_pointer:
                 continue
             if value in next_state:
-                _check_overwrite(graph, index, next_state[value], last_use)
+                _check_overwrite(graph, index, next_state[value], last_read)
                 root[value] = next_state[value]
                 continue
             owner = _shared_with(node, position, root, end, index)
@@ -125,6 +126,16 @@ def _shared_with(
         if all(root.get(other) != owner for other in others):
             return owner
     return None
+
+
+def _last_reads(graph: Graph, last_use: Mapping[Value, int]) -> dict[Value, int]:
+    """The last use of each value's memory, its views under other shapes included."""
+    result = dict(last_use)
+    for node in reversed(graph.nodes):
+        if node.op.alias:
+            view, source = node.outputs[0], node.inputs[0]
+            result[source] = max(result.get(source, -1), result.get(view, -1))
+    return result
 
 
 def _check_overwrite(graph: Graph, index: int, state: Value, last_use: Mapping[Value, int]) -> None:

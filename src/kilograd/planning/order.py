@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kilograd.ir import Graph, Node, Value
+from kilograd.ops.shape import Slice
 from kilograd.planning.lifetimes import lifetimes
 
 Priority = Callable[[int], tuple[int, ...]]
@@ -23,22 +24,45 @@ def order(graph: Graph, *, atomic: bool) -> Graph:
     check.
     """
     predecessors = _predecessors(graph, atomic)
-    candidates = [
-        _list_schedule(predecessors, lambda index: (index,)),
-        _list_schedule(predecessors, _early_updates(graph)),
-        _greedy(graph, predecessors),
-    ]
+    natural, updates, slices = _in_order, _early_updates(graph), _early_slices(graph)
+    candidates = [_list_schedule(predecessors, p) for p in (natural, updates, slices)]
+    candidates.append(_greedy(graph, predecessors))
     pointers = frozenset(value for value in graph.outputs if not value.type.rank)
+
+    def measure(candidate: Graph) -> tuple[int, int]:
+        lives = lifetimes(candidate, by_pointer=pointers)
+        area = sum(b.size_bytes * (b.last - b.first) for b in lives.buffers)
+        return lives.peak_bytes, area
+
     graphs = [replace(graph, nodes=tuple(graph.nodes[i] for i in c)) for c in candidates]
-    return min(graphs, key=lambda g: lifetimes(g, by_pointer=pointers).peak_bytes)
+    return min(graphs, key=measure)
+
+
+def _in_order(index: int) -> tuple[int, ...]:
+    return (index,)
+
+
+def _early_slices(graph: Graph) -> Priority:
+    """The given order, but what the backward pass takes a slice of is cut as soon as it exists."""
+    position = {value: i for i, node in enumerate(graph.nodes) for value in node.outputs}
+    early = {
+        index: position.get(node.inputs[0], -1)
+        for index, node in enumerate(graph.nodes)
+        if isinstance(node.op, Slice) and node.location.backward
+    }
+    return lambda index: (early.get(index, index), index)
 
 
 def _predecessors(graph: Graph, atomic: bool) -> list[set[int]]:
     producer = {value: i for i, node in enumerate(graph.nodes) for value in node.outputs}
     readers: dict[Value, list[int]] = {}
+    owner: dict[Value, Value] = {}  # of a state's memory under another shape
     for index, node in enumerate(graph.nodes):
         for value in node.inputs:
-            readers.setdefault(value, []).append(index)
+            readers.setdefault(owner.get(value, value), []).append(index)
+        if node.op.alias:
+            source = node.inputs[0]
+            owner[node.outputs[0]] = owner.get(source, source)
     result = [
         {producer[value] for value in node.inputs if value in producer} for node in graph.nodes
     ]

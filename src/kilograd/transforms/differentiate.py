@@ -29,18 +29,21 @@ from kilograd.ir import (
 from kilograd.ops.binary import Add
 from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSquaredError
 from kilograd.ops.optimizer import FiniteCheck, SgdCheck, SgdStep
+from kilograd.ops.shape import Reshape, Transpose
 from kilograd.ops.softmax import Softmax
 from kilograd.options import SGD, Loss
+from kilograd.transforms.ports import Port, Ports, plain_ports
 from kilograd.transforms.select import Selection
+from kilograd.transforms.view import View, degenerate
 
 
 @dataclass(frozen=True)
 class TrainingGraphs:
     """The two functions of a program. They share constants and state.
 
-    `train` has the inputs of the model, then `target` (absent for an autoencoder), `learning_rate`
-    f32[] and `step` u32[]; its only output is the loss. `gradients` names the value of dL/d(state)
-    of each trained tensor.
+    `train` has the input of the model, then the target (absent for an autoencoder), the learning
+    rate f32[] and the step u32[]; its only output is the loss. `gradients` names the value of
+    dL/d(state) of each trained tensor.
     """
 
     predict: Graph
@@ -48,17 +51,44 @@ class TrainingGraphs:
     gradients: dict[Value, Value]
 
 
-def differentiate(graph: Graph, loss: Loss, selection: Selection, optimizer: SGD) -> TrainingGraphs:
-    """The prediction and the training step of a forward graph with one output."""
+@dataclass(frozen=True)
+class TrainingInputs:
+    """The inputs of a training step by what they are, whatever the user's model calls them."""
+
+    sample: Value
+    target: Value | None
+    learning_rate: Value
+    step: Value
+
+    @staticmethod
+    def of(train: Graph) -> TrainingInputs:
+        """Those of `TrainingGraphs.train`, which are in this order."""
+        sample, *target, rate, step = train.inputs
+        return TrainingInputs(sample, target[0] if target else None, rate, step)
+
+
+def differentiate(
+    graph: Graph,
+    loss: Loss,
+    selection: Selection,
+    optimizer: SGD,
+    ports: Ports | None = None,
+) -> TrainingGraphs:
+    """The prediction and the training step of a forward graph with one output.
+
+    `ports` says how the user's arrays are laid out in the program (default: as they are). The
+    target of a cross entropy is i32[1, ...], in the order of the user's axes behind the classes.
+    """
+    ports = ports or plain_ports(graph)
     predict, trained = _split_trained(graph, selection)
     builder = Builder(predict)
-    first_backward = len(builder.nodes)
-    loss_value = _add_loss(builder, predict, loss)
+    loss_value = _add_loss(builder, predict, loss, ports)
+    forward = builder.nodes[:]
     rate = builder.input("learning_rate", TensorType((), DType.F32))
     step = builder.input("step", TensorType((), DType.U32))
     builder.add_multi(FiniteCheck(), loss_value, location=Location("loss"))
     active = _depends_on(builder.nodes, set(trained))
-    cotangents = _backward(builder, builder.nodes[: first_backward + 1], loss_value, active)
+    cotangents = _backward(builder, forward, loss_value, active)
     updates: dict[Value, Value] = {}
     gradients: dict[Value, Value] = {}
     for value in trained:
@@ -117,31 +147,66 @@ def _with_parts(node: Node, parts: dict[Value, tuple[Value, Value]]) -> Node:
     return replace(node, op=op, inputs=tuple(inputs))
 
 
-def _add_loss(builder: Builder, graph: Graph, loss: Loss) -> Value:
+def _add_loss(builder: Builder, graph: Graph, loss: Loss, ports: Ports) -> Value:
     """Append the loss of the only output; cross entropy looks through a final softmax."""
     (output,) = graph.outputs
+    source, (before,), (after,) = graph.inputs[0], ports.inputs, ports.outputs
     location = Location("loss")
-    if loss is Loss.CROSS_ENTROPY:
-        producer = graph.producers().get(output)
-        if producer is not None and isinstance(producer.op, Softmax):
-            output = producer.inputs[0]
-        if output.type.rank < 2:
-            raise InputError(
-                f"cross_entropy takes logits [1, ..., classes], the model gives {output.type}"
-            )
-        target = builder.input("target", TensorType(output.type.shape[:-1], DType.I32))
-        return builder.add(CrossEntropy(), output, target, name="loss", location=location)
-    if loss is Loss.AUTOENCODER:
-        source = graph.inputs[0]
-        if source.type != output.type:
-            raise InputError(
-                f"an autoencoder gives back its input: the model takes {source.type} and gives "
-                f"{output.type}; use loss='mse' with targets of your own"
-            )
-        return builder.add(MeanSquaredError(), output, source, name="loss", location=location)
-    op = MeanSquaredError() if loss is Loss.MSE else BinaryCrossEntropyWithLogits()
-    target = builder.input("target", output.type)
-    return builder.add(op, output, target, name="loss", location=location)
+    with builder.at(location):
+        if loss is Loss.CROSS_ENTROPY:
+            logits = _logits(builder, graph, after)
+            target = builder.input("target", TensorType(logits.type.shape[:-1], DType.I32))
+            return builder.add(CrossEntropy(), logits, target, name="loss")
+        if loss is Loss.AUTOENCODER:
+            if before.shape != after.shape:
+                raise InputError(
+                    f"an autoencoder gives back its input: the model takes {list(before.shape)} "
+                    f"and gives {list(after.shape)}; use loss='mse' with targets of your own"
+                )
+            axes = tuple(before.axes.index(axis) for axis in after.axes)
+            source = _transposed(builder, source, axes)
+            return builder.add(MeanSquaredError(), output, source, name="loss")
+        op = MeanSquaredError() if loss is Loss.MSE else BinaryCrossEntropyWithLogits()
+        return builder.add(op, output, builder.input("target", output.type), name="loss")
+
+
+def _logits(builder: Builder, graph: Graph, port: Port) -> Value:
+    """The logits with the classes, axis 1 of the user's, behind the others in the user's order."""
+    rank = len(port.shape)
+    if rank < 2 or port.shape[1] < 2:
+        raise InputError(
+            f"cross_entropy takes logits [1, classes, ...] of two classes or more, the model gives "
+            f"{list(port.shape)}; for one yes or no an output, use bce_with_logits"
+        )
+    value = logits_of_softmax(builder, graph, port) or graph.outputs[0]
+    order = (0, *range(2, rank), 1)
+    return _transposed(builder, value, tuple(port.axes.index(axis) for axis in order))
+
+
+def logits_of_softmax(builder: Builder, graph: Graph, port: Port) -> Value | None:
+    """What the softmax over the classes reads that ends the program, in the output's shape; None
+    where it ends otherwise.
+    """
+    producers = graph.producers()
+    node = producers.get(graph.outputs[0])
+    if node is None or port.axes[-1] != 1:
+        return None
+    shape = node.outputs[0].type.shape
+    if isinstance(node.op, Reshape) and node.inputs[0].type.shape[-1] == shape[-1]:
+        node = producers.get(node.inputs[0])
+    if node is None or not isinstance(node.op, Softmax):
+        return None
+    logits = node.inputs[0]
+    return logits if logits.type.shape == shape else builder.add(Reshape(shape), logits)
+
+
+def _transposed(builder: Builder, value: Value, axes: tuple[int, ...]) -> Value:
+    """`value` transposed, at no cost where only axes of size 1 move."""
+    if axes == tuple(range(len(axes))):
+        return value
+    if degenerate(View(value, axes)):
+        return builder.add(Reshape(tuple(value.type.shape[axis] for axis in axes)), value)
+    return builder.add(Transpose(axes), value)
 
 
 def _depends_on(nodes: list[Node], roots: set[Value]) -> set[Value]:

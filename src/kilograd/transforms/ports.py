@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kilograd.errors import InputError
+from kilograd.ir import Graph, Value
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,12 @@ class Ports:
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+
+
+def plain_ports(graph: Graph) -> Ports:
+    """The ports of a graph whose arrays are laid out as the user's."""
+
+    def port(value: Value) -> Port:
+        return Port(value.name, value.type.shape, tuple(range(value.type.rank)))
+
+    return Ports(tuple(map(port, graph.inputs)), tuple(map(port, graph.outputs)))

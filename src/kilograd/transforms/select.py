@@ -5,7 +5,7 @@ channels.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -49,7 +49,7 @@ Selection = Mapping[Value, int | None]
 def parameters(graph: Graph) -> list[Parameter]:
     """The trainable constants, by first use; a layer is a node that reads at least one."""
     found: dict[Value, Parameter] = {}
-    layer = 0
+    layer, readers = 0, graph.readers()
     for node in graph.nodes:
         fresh = [
             (index, value)
@@ -58,7 +58,7 @@ def parameters(graph: Graph) -> list[Parameter]:
         ]
         for index, value in fresh:
             is_bias = index >= 2 and index == _last_parameter(graph, node)
-            axis = None if is_bias else _channel_axis(node, value)
+            axis = None if is_bias else _channel_axis(readers[value], value)
             name = _origin_name(graph, value)
             found[value] = Parameter(value, name, layer, is_bias, axis)
         layer += bool(fresh)
@@ -114,8 +114,8 @@ def _channel_count(parameter: Parameter, fraction: float, pattern: str) -> int:
     if parameter.channel_axis is None:
         raise InputError(
             f"update {pattern!r}: {parameter.name} ({parameter.value.type}) has no input "
-            "channels to "
-            "train in part; only weights of convolutions and linear layers have. Use update.full()."
+            "channels to train in part; only weights of convolutions and linear layers have, "
+            "where nothing else reads them. Use update.full()."
         )
     return max(1, round(fraction * parameter.value.type.shape[parameter.channel_axis]))
 
@@ -148,6 +148,8 @@ def _last_parameter(graph: Graph, node: Node) -> int:
     return max((i for i in constants if _origin_name(graph, node.inputs[i])), default=0)
 
 
-def _channel_axis(node: Node, value: Value) -> int | None:
-    axis = node.op.channel_axis
-    return axis if axis is not None and value.type.rank > axis else None
+def _channel_axis(readers: Sequence[Node], value: Value) -> int | None:
+    """The axis along which every reader takes the weight in parts; None where one does not."""
+    axes = {node.op.channel_axis if node.inputs.index(value) == 1 else None for node in readers}
+    axis = axes.pop()
+    return None if axes or axis is None or value.type.rank <= axis else axis

@@ -89,9 +89,7 @@ def _model(
         if twin >= 0:
             model.add(offsets[twin] < offsets[index])
     # Without a strategy of its own, some versions of CP-SAT fail a check of theirs and abort.
-    model.add_decision_strategy(
-        offsets, cp_model.CHOOSE_LOWEST_MIN, cp_model.SELECT_MIN_VALUE
-    )
+    model.add_decision_strategy(offsets, cp_model.CHOOSE_LOWEST_MIN, cp_model.SELECT_MIN_VALUE)
     model.minimize(height)
     return model, offsets
 

@@ -1,8 +1,9 @@
 """The search's C library: built once by the compiler that kilograd depends on, then kept.
 
-The search visits 10^5 partial allocations a second in C and some 10^3 in Python, and the problems
-that need it take 10^3 to 10^6. C99 through `zig cc` is what kilograd asks of a machine anyway, so
-it adds no dependency, no build step at installation and no wheel for each platform.
+The search tries some 10^5 placements a second, and each walks over all unplaced buffers; published
+instances take up to millions of them, which is out of reach of the interpreter. C99 through `zig
+cc` is what kilograd asks of a machine anyway: no new dependency, no build step at installation, no
+wheel for each platform.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _build(path: Path) -> None:
 
 
 def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, int32, int64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    pointer, int32 = ctypes.c_void_p, ctypes.c_int32
     loaded.kg_allocation_search.restype = ctypes.c_int
-    loaded.kg_allocation_search.argtypes = [int32, int32, *[pointer] * 6, int64, *[pointer] * 3]
+    loaded.kg_allocation_search.argtypes = [int32, int32, *[pointer] * 6, int32, *[pointer] * 4]
     return loaded

@@ -1,13 +1,17 @@
 """Complete search for offsets below a given height, restarted with many orders (search.c).
 
 One run explores at most a number of placements from one order of the buffers, which says what is
-tried first. Good orders reach an answer in some thousand placements and bad ones never, so runs
+tried first. Good orders reach an answer in some hundred placements and bad ones never, so runs
 are short, and grow only as in Luby, Sinclair and Zuckerman, "Optimal speedup of Las Vegas
 algorithms" (1993). A run that ends early without an answer has proved that there is none.
 
-Run k depends on the problem and k only, runs go in batches of a fixed size, and of a batch counts
-what comes before its first decisive run: so answers differ neither with the number of cores nor
-with their speed, except that a time limit ends the sequence sooner or later.
+The first runs use orders that often do, the later ones random orders that prefer buffers of the
+sections where earlier runs failed most. This is what makes the hardest published instances easy;
+the idea is that of Boussemart et al., "Boosting systematic search by weighting constraints" (2004).
+
+Runs go in batches of a fixed size that know what earlier batches found, and of a batch counts what
+comes before its first decisive run: answers differ neither with the number of cores nor with their
+speed, except that a time limit ends the sequence sooner or later.
 """
 
 from __future__ import annotations
@@ -25,43 +29,51 @@ from kilograd.planning.allocation.grid import Grid
 from kilograd.planning.allocation.native import library
 from kilograd.planning.allocation.problem import height_bytes
 from kilograd.planning.allocation.progress import Progress
-from kilograd.planning.allocation.timeline import IntArray, Timeline
+from kilograd.planning.allocation.timeline import FloatArray, IntArray, Timeline
 
 MOST_BUFFERS = 1000
 """More are left to the other solvers: depth of recursion and memory grow with the number."""
 
 _BATCH = 4
-_RUN_PLACEMENTS = 4000
+_RUN_PLACEMENTS = 2000
+_STEP_EVERY = 4 * _BATCH
+_STEP_DIVISORS = (2, 8, 32)
+_MOST_UNITS = 1 << 30
+_FAILURE_DECAY = 0.95
 _SOLVED, _NO_SOLUTION, _OUT_OF_MEMORY = 1, 0, -2
 
 
-def improve(
-    timeline: Timeline, start: Progress, target_bytes: int, deadline: float, runs: int | None = None
-) -> Progress:
-    """Search until the height is at most `target_bytes`, or proven, or time or runs are over.
+def improve(timeline: Timeline, start: Progress, target_bytes: int, deadline: float) -> Progress:
+    """Search until the height is at most `target_bytes`, or proven, or time is over.
 
     Args:
         timeline: the buffers, at most `MOST_BUFFERS`.
         start: any allocation and lower bound.
         target_bytes: heights below this are not looked for.
         deadline: a value of `time.monotonic()`.
-        runs: at most so many runs; None for no limit but time.
 
     Raises `NativeSearchError` when the search cannot be built here.
     """
     library()  # before any thread, so that it is built once and fails here
     grid = Grid.of(timeline)
     progress = start
+    if grid.capacity(start.height_bytes) >= _MOST_UNITS:
+        return start
     with ThreadPoolExecutor(min(_BATCH, os.cpu_count() or 1)) as pool:
         first = 0
+        failures = np.zeros(timeline.sections)
         while not progress.reaches(target_bytes) and time.monotonic() < deadline:
-            if runs is not None and first >= runs:
-                break
             goal = max(target_bytes, progress.lower_bound_bytes)
-            # One run of the batch is content with less, so that hard problems improve by steps.
-            goals = [goal] * (_BATCH - 1) + [(goal + progress.height_bytes) // 2]
-            batch = [_Run(grid, first + k, goal) for k, goal in enumerate(goals)]
+            goals = [goal] * _BATCH
+            if first % _STEP_EVERY == 0:
+                # Content with less, so that a problem out of reach improves by steps.
+                divisor = _STEP_DIVISORS[first // _STEP_EVERY % len(_STEP_DIVISORS)]
+                gap = progress.height_bytes - goal
+                goals[-1] = progress.height_bytes - -(-gap // divisor)
+            batch = [_Run(grid, first + k, goal, failures) for k, goal in enumerate(goals)]
             progress = _run_batch(pool, batch, progress, target_bytes, deadline)
+            for run in batch:
+                failures = _FAILURE_DECAY * failures + run.failure_shares()
             first += _BATCH
     return progress
 
@@ -101,13 +113,14 @@ def _stop(batch: list[_Run]) -> None:
 class _Run:
     """One call of the C search, whose arrays live as long as this object."""
 
-    def __init__(self, grid: Grid, number: int, goal_bytes: int) -> None:
+    def __init__(self, grid: Grid, number: int, goal_bytes: int, failures: FloatArray) -> None:
         self._grid = grid
         self._goal_bytes = goal_bytes
-        self._order = _order(grid.timeline, number)
+        self._order = _order(grid.timeline, number, failures)
         self._placements = ctypes.c_int64(_RUN_PLACEMENTS * _luby(number + 1))
         self._stop = ctypes.c_int32(0)
-        self._offset = np.zeros(len(self._order), np.int64)
+        self._offset = np.zeros(len(self._order), np.int32)
+        self._failures = np.zeros(grid.timeline.sections, np.int64)
 
     def stop(self) -> None:
         """End the run soon, from another thread."""
@@ -117,25 +130,31 @@ class _Run:
         """Search; the status as in search.c."""
         grid, order = self._grid, self._order
         columns = (
-            grid.timeline.first[order].astype(np.int32),
-            grid.timeline.last[order].astype(np.int32),
+            grid.timeline.first[order],
+            grid.timeline.last[order],
             grid.size[order],
             grid.alignment[order],
             grid.highest(self._goal_bytes)[order],
-            grid.twins(order).astype(np.int32),
+            grid.twins(order),
         )
+        narrow = [column.astype(np.int32) for column in columns]
         status: int = library().kg_allocation_search(
             len(order),
             grid.timeline.sections,
-            *(column.ctypes.data for column in columns),
+            *(column.ctypes.data for column in narrow),
             grid.capacity(self._goal_bytes),
             ctypes.byref(self._placements),
             ctypes.byref(self._stop),
             self._offset.ctypes.data,
+            self._failures.ctypes.data,
         )
         if status == _OUT_OF_MEMORY:
             raise MemoryError(f"allocation search of {len(order)} buffers")
         return status
+
+    def failure_shares(self) -> FloatArray:
+        """For each section its share of the failures of the run."""
+        return self._failures / max(int(self._failures.sum()), 1)
 
     def apply(self, status: int, progress: Progress) -> Progress:
         """What the result adds to what was known."""
@@ -143,7 +162,7 @@ class _Run:
             return progress.with_bound(self._grid.height_above(self._goal_bytes))
         if status != _SOLVED:
             return progress
-        offset = np.empty_like(self._offset)
+        offset = np.empty(len(self._order), np.int64)
         offset[self._order] = self._offset
         offsets = self._grid.offsets_bytes(offset)
         return progress.with_offsets(
@@ -151,8 +170,8 @@ class _Run:
         )
 
 
-def _order(timeline: Timeline, number: int) -> IntArray:
-    """The order of run `number`: some that often do, then weighted and perturbed at random."""
+def _order(timeline: Timeline, number: int, failures: FloatArray) -> IntArray:
+    """The order of run `number`; `failures` says how often each section failed before."""
     peak, size, lifetime = timeline.peak_bytes, timeline.size_bytes, timeline.lifetime
     fixed: tuple[tuple[IntArray, ...], ...] = (
         (peak, lifetime, size),
@@ -163,12 +182,19 @@ def _order(timeline: Timeline, number: int) -> IntArray:
     )
     if number < len(fixed):
         return timeline.order(*fixed[number])
+    spans = zip(timeline.first, timeline.last, strict=True)
+    failed = np.array([failures[first:last].mean() for first, last in spans]) + 1e-4
     generator = random.Random(number)
-    weights = [generator.choice(choices) for choices in ((0, 1, 4, 1000), (0, 1, 2), (0, 1, 2))]
-    noise = generator.choice((0.1, 0.3, 0.6))
+    noise = generator.choice((0.1, 0.3, 0.6, 1.0, 2.0))
     score = np.array([noise * generator.random() for _ in timeline.buffers])
-    for weight, values in zip(weights, (peak, lifetime, size), strict=True):
-        score += weight * np.log(values)
+    exponents = (
+        (failed, (1, 2, 4)),
+        (peak, (0, 1, 4, 1000)),
+        (lifetime, (0, 1, 2)),
+        (size, (0, 1, 2)),
+    )
+    for values, choices in exponents:
+        score += generator.choice(choices) * np.log(values)
     return timeline.order(score)
 
 

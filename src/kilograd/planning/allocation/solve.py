@@ -13,7 +13,7 @@ import time
 from typing import Literal
 
 from kilograd.errors import InputError
-from kilograd.planning.allocation import search
+from kilograd.planning.allocation import isolated, search
 from kilograd.planning.allocation.bounds import lower_bound_bytes
 from kilograd.planning.allocation.grid import Grid
 from kilograd.planning.allocation.heuristics import best_heuristic
@@ -29,7 +29,7 @@ from kilograd.planning.allocation.timeline import Timeline, components
 Method = Literal["auto", "heuristic", "search", "cp-sat"]
 
 DEFAULT_TIME_LIMIT_SECONDS = 5.0
-_SEARCH_SHARE = 0.7
+_SEARCH_SHARE = 0.8
 # More take CP-SAT longer to read than a step of a compiler should last.
 _MOST_BUFFERS_CP_SAT = 2000
 _METHODS = ("auto", "heuristic", "search", "cp-sat")
@@ -115,9 +115,10 @@ def _improve_all(
     order = sorted(range(len(parts)), key=lambda k: -parts[k].height_bytes)
     goal_bytes = max(goal_bytes, *(part.lower_bound_bytes for part in parts))
     for done, k in enumerate(order):
+        above = sum(parts[later].height_bytes > goal_bytes for later in order[done:])
         if parts[k].height_bytes <= goal_bytes:
             continue
-        seconds = (deadline - time.monotonic()) / (len(order) - done)
+        seconds = (deadline - time.monotonic()) / above
         parts[k] = _improve(timelines[k], parts[k], goal_bytes, time.monotonic() + seconds, method)
         goal_bytes = max(goal_bytes, parts[k].height_bytes)
     return parts
@@ -137,7 +138,4 @@ def _improve(
             _log.warning("%s", error)
     if part.reaches(goal_bytes) or len(timeline.buffers) > _MOST_BUFFERS_CP_SAT:
         return part
-    # Half a second to import, and few problems come this far.
-    from kilograd.planning.allocation import constraint
-
-    return constraint.improve(timeline, part, goal_bytes, deadline)
+    return isolated.improve(timeline, part, goal_bytes, deadline)

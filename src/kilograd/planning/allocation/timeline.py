@@ -12,6 +12,7 @@ import numpy.typing as npt
 from kilograd.planning.allocation.problem import Buffer
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Timeline:
         """For each buffer, whether it is pinned to the bottom."""
         return np.array([b.at_bottom for b in self.buffers], np.bool_)
 
-    def order(self, *keys: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> IntArray:
+    def order(self, *keys: IntArray | FloatArray) -> IntArray:
         """Indices by descending keys, the first key deciding; pinned buffers come before all.
 
         Ties go to the earlier, then to the one that comes first in `buffers`.

@@ -11,14 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What net_predict, net_train_step and net_load return. */
-typedef enum kg_status {
-  KG_OK = 0,
-  KG_ERROR_NONFINITE = 1,  /* NaN or infinity arose; the state is as before the step */
-  KG_ERROR_PARTIAL = 2,    /* the same, after some tensors had been updated (compiled with atomic=False) */
-  KG_ERROR_LABEL = 3,      /* a class index out of range; nothing changed */
-  KG_ERROR_CHECKPOINT = 4, /* a corrupt or foreign checkpoint; nothing changed */
-} kg_status;
+#include "kilograd/status.h"
 
 #if defined(__GNUC__)
 #define KG_INLINE static inline __attribute__((always_inline))
@@ -28,14 +21,11 @@ typedef enum kg_status {
 
 #define KG_INFINITY __builtin_inff()
 
-/* What a checkpoint has besides the state: header and checksum (checkpoint.h). */
-#define KG_CHECKPOINT_HEADER_BYTES 20u
-
 #define KG_STATIC_ASSERT(condition, name) typedef char kg_assert_##name[(condition) ? 1 : -1]
 
 /* Kernels whose every call shares one copy: specialising them would cost flash and gain nothing. */
 #if defined(__GNUC__)
-#define KG_SHARED static inline __attribute__((noinline))
+#define KG_SHARED static __attribute__((noinline, unused))
 #else
 #define KG_SHARED static
 #endif

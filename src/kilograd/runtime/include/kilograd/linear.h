@@ -63,7 +63,17 @@ KG_INLINE void kg_linear_grad_input_lanes_f32(float *restrict d_x, const float *
   for (int32_t o = 0; o < O; o += limit) {
     const int32_t n = O - o < limit ? O - o : limit;
 #if defined(KG_PACK)
-    for (int32_t t = 0; t < n; ++t) {
+    int32_t t = 0;
+    for (; t + 4 <= n; t += 4) {
+      for (int32_t l = 0; l < lanes; ++l) {
+        const float *from = w + l * w_step + o + t;
+        packed[t * lanes + l] = from[0];
+        packed[(t + 1) * lanes + l] = from[1];
+        packed[(t + 2) * lanes + l] = from[2];
+        packed[(t + 3) * lanes + l] = from[3];
+      }
+    }
+    for (; t < n; ++t) {
       for (int32_t l = 0; l < lanes; ++l) {
         packed[t * lanes + l] = w[l * w_step + o + t];
       }

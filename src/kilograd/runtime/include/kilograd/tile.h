@@ -48,6 +48,13 @@
 #define KG_UNLIKELY(condition) (condition)
 #endif
 
+/* Keeps a pointer of its own in a register: compilers like to rebuild many pointers from one index in every turn. */
+#if defined(__GNUC__) && defined(__arm__)
+#define KG_KEEP(pointer) __asm__("" : "+r"(pointer))
+#else
+#define KG_KEEP(pointer) (void)(pointer)
+#endif
+
 /* Expands CALL with the largest literal of KG_ROWS, 4, 2, 1 that is at most `left`; one lane only takes KG_ROWS or 1,
  * to save code. */
 #define KG_WITH_ROWS(left, lanes, CALL)                   \
@@ -209,6 +216,12 @@ KG_INLINE void kg_tile_dots_f32(kg_vector *sums, const float *a, int32_t a_pitch
     }
     for (int32_t r = 0; r < rows; ++r) {
       sums[r] = kg_vector_fma(*from[r]++, factor, sums[r], lanes);
+    }
+    for (int32_t l = 0; l < lanes; ++l) {
+      KG_KEEP(with[l]);
+    }
+    for (int32_t r = 0; r < rows; ++r) {
+      KG_KEEP(from[r]);
     }
   }
 }
