@@ -4,7 +4,7 @@ from kilograd.ir.builder import Builder
 from kilograd.ir.graph import Graph, Location, Node, Tensor, Value
 from kilograd.ir.interpret import evaluate
 from kilograd.ir.operator import Call, Cost, Example, Operand, Operands, Operator
-from kilograd.ir.origin import Affine, Origin, Part, Permute, Reshape, to_user
+from kilograd.ir.origin import Affine, Origin, Part, Permute, Quantized, Reshape, to_user
 from kilograd.ir.printing import print_graph
 from kilograd.ir.rewrite import eliminate_dead, substitute
 from kilograd.ir.types import DType, Quantization, TensorType, f32, i32
@@ -27,6 +27,7 @@ __all__ = [
     "Part",
     "Permute",
     "Quantization",
+    "Quantized",
     "Reshape",
     "Tensor",
     "TensorType",

@@ -1,8 +1,8 @@
 """Where a tensor of the program comes from in the user's model, and how to give it back.
 
 A parameter reaches the program through a chain of invertible steps (transposed to our layout,
-scaled by a folded batch norm, cut into a trained and a frozen part). The chain is kept, so that
-trained values return to the user under the user's own name and layout.
+scaled by a folded batch norm, rounded to integers, cut into a trained and a frozen part). The chain
+is kept, so that trained values return to the user as floats under the user's own name and layout.
 """
 
 from __future__ import annotations
@@ -64,7 +64,30 @@ class Affine:
         return np.asarray((array - self.offset) / self.scale, dtype=np.float32)
 
 
-Step = Permute | Reshape | Affine
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """result = round(operand / scales) as integers, limited to +-limit: int8 up to a limit of 127,
+    int32 above.
+
+    `scales` is a positive float array that broadcasts against the operand; the zero point is 0.
+    Ties round to even. Inverting gives real values, float32.
+    """
+
+    scales: Array
+    limit: int = 127
+
+    def apply(self, array: Array) -> Array:
+        """Real values to integers."""
+        whole = np.rint(np.asarray(array, np.float64) / self.scales)
+        dtype = np.int8 if self.limit <= 127 else np.int32
+        return np.asarray(np.clip(whole, -self.limit, self.limit), dtype)
+
+    def invert(self, array: Array) -> Array:
+        """Integers to real values."""
+        return np.asarray(array * np.asarray(self.scales, np.float64), np.float32)
+
+
+Step = Permute | Reshape | Affine | Quantized
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,8 @@ class Origin:
             index = [slice(None)] * value.ndim
             index[self.part.axis] = slice(self.part.start, self.part.stop)
             value = value[tuple(index)]
+        if np.issubdtype(value.dtype, np.integer):
+            return np.ascontiguousarray(value)
         return np.ascontiguousarray(value, dtype=np.float32)
 
 

@@ -57,7 +57,7 @@ def parameters(graph: Graph) -> list[Parameter]:
             if value in graph.constants and _origin_name(graph, value) and value not in found
         ]
         for index, value in fresh:
-            is_bias = index >= 2 and index == len(node.inputs) - 1
+            is_bias = index >= 2 and index == _last_parameter(graph, node)
             axis = None if is_bias else _channel_axis(readers[value], value)
             name = _origin_name(graph, value)
             found[value] = Parameter(value, name, layer, is_bias, axis)
@@ -140,6 +140,12 @@ def _match(pattern: str, known: list[Parameter]) -> list[Parameter]:
 def _origin_name(graph: Graph, value: Value) -> str:
     origin = graph.constants[value].origin
     return origin.name if origin else ""
+
+
+def _last_parameter(graph: Graph, node: Node) -> int:
+    """The place of the node's last parameter; tables such as multipliers may follow it."""
+    constants = [i for i, value in enumerate(node.inputs) if value in graph.constants]
+    return max((i for i in constants if _origin_name(graph, node.inputs[i])), default=0)
 
 
 def _channel_axis(readers: Sequence[Node], value: Value) -> int | None:
