@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kilograd.errors import InputError
 from kilograd.ir import Affine, Origin, Permute, Quantized, Tensor, to_user
+from kilograd.ops.q_convert import Quantize
 from kilograd.ops.q_types import MAX_BIAS
 from kilograd.transforms.quantize.parameters import (
     SMALLEST_RATIO,
@@ -115,6 +116,16 @@ def test_pixels_keep_their_levels(low: float, high: float, scale: float, best: f
     assert squared_error(x, ends) <= best * scale**2 + 1e-10
     again = input_range(batch, least_squares(seen(batch)))
     assert squared_error(x, again) <= best * scale**2 + 1e-10
+
+
+def test_pixels_that_would_all_be_ties():
+    x = ((np.arange(256) - 127.5) / 127.5).astype(np.float32)
+    counts = []
+    for ends in ((-1.0, 1.0), input_range(x, (-1.0, 1.0))):
+        q = quantization(*ends)
+        op = Quantize(q.scales[0], q.zero_point)
+        counts.append(len(np.unique(op.reference(np, x)[0])))
+    assert counts == [193, 255]
 
 
 def test_numbers_on_no_grid_keep_the_chosen_range():
