@@ -55,7 +55,7 @@ class Report:
     def __str__(self) -> str:
         """One line an entry."""
         lines = [f"{layer}: {operator} stays float32: {why}" for layer, operator, why in self.kept]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self.notes, *([str(self.score)] if self.score else [])])
 
 
 class Quantizer:
