@@ -71,7 +71,8 @@ def compile(
     imported = stage("import", lambda: frontend.load(model, example_input))
     arranged, ports = stage("layout", lambda: arrange(imported.graph))
     folded = stage("fold", lambda: fold(arranged))
-    choice = select(folded, normalise(All() if update is None else update))
+    spec = normalise(All() if update is None else update)
+    choice = select(folded, spec)
     if not choice:
         raise InputError(_nothing_to_train(folded))
     kind = Loss.of(loss)
@@ -91,9 +92,16 @@ def compile(
         train=schedules[1],
         budget=budget or Budget(),
         notes=imported.notes,
+        update=spec,
+        model=_title(model),
     )
     stage("fit", program.check_fit)
     return program
+
+
+def _title(model: Any) -> str:
+    """What the user gave: the path of a file, or the name of a class."""
+    return str(model) if isinstance(model, str | Path) else type(model).__qualname__
 
 
 def _nothing_to_train(graph: Graph) -> str:

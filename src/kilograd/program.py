@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 
 from kilograd.codegen import project
@@ -21,6 +20,8 @@ from kilograd.execution.host import HostBackend
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
 from kilograd.execution.session import Session
+from kilograd.explaining import Explanation, explain
+from kilograd.figures import Figures, figures
 from kilograd.ir import Builder, Graph, Value
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.explain import describe_peak, describe_state
@@ -28,6 +29,7 @@ from kilograd.planning.schedule import Schedule
 from kilograd.summary import summary
 from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
 from kilograd.transforms.ports import Ports
+from kilograd.update import All, Spec
 
 _MANIFEST = "manifest.json"
 
@@ -79,6 +81,10 @@ class Program:
     budget: Budget = field(default_factory=Budget)
     notes: tuple[str, ...] = ()
     """Sentences that the user should see, such as parameters that cannot be trained."""
+    update: Spec = field(default_factory=All)
+    """What was asked to be trained."""
+    model: str = "model"
+    """What was compiled: the path of a file, or the name of a class."""
 
     def __repr__(self) -> str:
         """`Program(lenet for stm32f746)`."""
@@ -127,6 +133,11 @@ class Program:
         """Multiply-accumulates of the two functions."""
         return Macs(_macs(self.predict.graph), _macs(self.train.graph))
 
+    @cached_property
+    def figures(self) -> Figures:
+        """What `summary`, `manifest` and `report` tell, as data."""
+        return figures(self)
+
     def check_fit(self) -> None:
         """Raise InfeasibleError when the program needs more than the device or the budget has."""
         sram, flash = self.budget.sram_bytes, self.budget.flash_bytes
@@ -167,6 +178,18 @@ class Program:
         """Bytes, work and what is trained, as a text table."""
         return summary(self)
 
+    def explain(self, subject: str, name: str = "") -> Explanation:
+        """Why the training step is as it is: print it, or read its fields.
+
+        Args:
+            subject: "peak" (what is alive where most bytes are), "value" (a tensor of the program),
+                "weight" (a parameter, or several by a pattern), "layer" (one, or several).
+            name: the value, or a pattern with shell wildcards; not for the peak.
+
+        Raises InputError for an unknown subject or name, with the nearest that there are.
+        """
+        return explain(self, subject, name)
+
     def save(self, directory: str | Path, *, force: bool = False) -> Path:
         """Write the C project, all of it or nothing.
 
@@ -190,13 +213,18 @@ class Program:
 
     def manifest(self) -> str:
         """What was compiled, as JSON: the figures of `summary`, the ports, the trained tensors."""
-        memory = self.memory
+        told, memory = self.figures, self.figures.memory
         content = {
-            "kilograd": metadata.version("kilograd"),
-            "network": self.name,
-            "device": self.device.name,
-            "loss": self.loss.value,
-            "checkpoint_id": self.sources.checkpoint_id,
+            "kilograd": told.kilograd,
+            "network": told.network,
+            "model": told.model,
+            "device": told.device,
+            "loss": told.loss,
+            "update": told.update,
+            "command": told.command,
+            "checkpoint_id": told.identity.checkpoint_id,
+            "graph_sha256": told.identity.graph_sha256,
+            "weights_sha256": told.identity.weights_sha256,
             "memory": {
                 "sram_bytes": memory.sram_bytes,
                 "arena_bytes": memory.arena_bytes,
@@ -206,7 +234,7 @@ class Program:
                 "stack_bytes": memory.stack_bytes,
                 "flash_bytes": memory.flash_bytes,
             },
-            "macs": {"predict": self.macs.predict, "train_step": self.macs.train_step},
+            "macs": {"predict": told.macs.predict, "train_step": told.macs.train_step},
             "input": {"user_shape": self.ports.inputs[0].shape, "program": str(self._input.type)},
             "output": {
                 "user_shape": self.ports.outputs[0].shape,
