@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from numpy.typing import ArrayLike
+
 from kilograd.codegen import project
 from kilograd.codegen.project import Sources
 from kilograd.devices import Device
@@ -315,9 +317,26 @@ class Program:
         backend = EmulatedBackend(self.interface, image, self.device, self.arena_bytes)
         return Session(self.interface, backend)
 
-    def _firmware(self, toolchain: str) -> Image:
+    def instructions_by_node(
+        self, x: ArrayLike, y: ArrayLike | None = None, lr: float | None = None
+    ) -> tuple[int, ...]:
+        """Instructions of each node of one training step on the emulated device, in order.
+
+        Arguments as of `Session.train_step`. Counted in a build with a marker behind every node.
+        """
+        # Unicorn is an extra: only emulated sessions need it.
+        from kilograd.execution.node_profile import MARKER, MARKER_SOURCE, MarkedBackend
+
+        sources = project.emit(self.name, self.predict, self.train, self.arena_bytes, marker=MARKER)
+        image = self._firmware("zig", sources, MARKER_SOURCE)
+        backend = MarkedBackend(self.interface, image, self.device, self.arena_bytes)
+        Session(self.interface, backend).train_step(x, y, lr)
+        return backend.node_instructions
+
+    def _firmware(self, toolchain: str, sources: Sources | None = None, extra: str = "") -> Image:
+        sources = sources or self.sources
         return build_firmware(
-            {**self.sources.files, "harness.c": project.harness(self.sources)},
+            {**sources.files, "harness.c": project.harness(sources) + extra},
             (f"{self.name}.c", "harness.c"),
             self.device,
             toolchain=toolchain,
