@@ -45,7 +45,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Use:
-    """A part of a memory, and what it is for."""
+    """A part of a memory, and what it holds."""
 
     name: str
     size_bytes: int
@@ -83,7 +83,8 @@ class Identity:
 @dataclass(frozen=True)
 class Figures:
     """Everything that is told of a program. Bytes are those of the linked image where the device
-    is a microcontroller; `sram` and `flash` add up to what the image uses.
+    is a microcontroller. `sram` and `flash` add up to what the image uses, `arena` (at the peak of
+    the training step) to the arena.
     """
 
     kilograd: str
@@ -98,6 +99,7 @@ class Figures:
     memory: Memory
     rooms: tuple[Room, ...]
     sram: tuple[Use, ...]
+    arena: tuple[Use, ...]
     flash: tuple[Use, ...]
     macs: Macs
     predict_operators: int
@@ -141,6 +143,7 @@ def figures(program: Program) -> Figures:
         memory=program.memory,
         rooms=_rooms(program),
         sram=_sram(program, parameters),
+        arena=_arena(program),
         flash=_flash(program),
         macs=program.macs,
         predict_operators=len(program.predict.graph.nodes),
@@ -226,34 +229,45 @@ def _rooms(program: Program) -> tuple[Room, ...]:
     return tuple(rooms)
 
 
+def _sram(program: Program, parameters: tuple[ParameterFacts, ...]) -> tuple[Use, ...]:
+    """All of the SRAM by use."""
+    memory = program.memory
+    weights = sum(p.weight_bytes for p in parameters)
+    uses = (
+        Use("arena", memory.arena_bytes, "tensors of the running call"),
+        Use("trained weights", weights, "what is learned, from step to step"),
+        Use(
+            "optimiser state",
+            memory.state_bytes - weights,
+            "momentum and accumulated gradients, from step to step",
+        ),
+        Use("stack", memory.stack_bytes, "worst case of the linked image"),
+        Use("other data", memory.data_bytes, "variables of the harness"),
+    )
+    return tuple(use for use in uses if use.size_bytes)
+
+
 _AT_PEAK = {
-    Kind.INPUT: "input and target",
-    Kind.ACTIVATION: "activations on their way",
-    Kind.SAVED: "activations saved for the backward pass",
-    Kind.COTANGENT: "gradients of activations",
-    Kind.GRADIENT: "gradients of weights",
-    Kind.SCRATCH: "scratch of the running operator",
+    Kind.SAVED: "kept for the backward pass",
+    Kind.ACTIVATION: "on their way from layer to layer",
+    Kind.COTANGENT: "on their way back, or kept for a weight's gradient",
+    Kind.GRADIENT: "kept until the update",
+    Kind.INPUT: "sample and target",
+    Kind.SCRATCH: "of the running operator",
 }
 
 
-def _sram(program: Program, parameters: tuple[ParameterFacts, ...]) -> tuple[Use, ...]:
-    """All of the SRAM by use; the arena by what is alive at its peak."""
-    memory, lives = program.memory, program.train.lifetimes
-    profile = lives.profile()
+def _arena(program: Program) -> tuple[Use, ...]:
+    """The arena by what is alive at its peak."""
+    profile = program.train.lifetimes.profile()
     peak = max(profile, key=lambda point: point[1])[0] if profile else 0
-    alive: dict[Kind, int] = dict.fromkeys(Kind, 0)
+    alive: dict[Kind, int] = dict.fromkeys(_AT_PEAK, 0)
     for facts in buffer_facts(program.train):
         if facts.lifetime.first <= peak < facts.lifetime.last:
             alive[facts.kind] += -(-facts.lifetime.size_bytes // 4) * 4
-    weights = sum(p.weight_bytes for p in parameters)
-    uses = [Use("arena", size, _AT_PEAK[kind]) for kind, size in alive.items()]
-    uses += [
-        Use("arena", memory.arena_bytes - sum(alive.values()), "unused at the peak"),
-        Use("state", weights, "trained weights"),
-        Use("state", memory.state_bytes - weights, "optimiser state and padding"),
-        Use("data", memory.data_bytes, "other static data"),
-        Use("stack", memory.stack_bytes, "stack, worst case"),
-    ]
+    uses = [Use(kind.value, size, _AT_PEAK[kind]) for kind, size in alive.items()]
+    free = program.memory.arena_bytes - sum(alive.values())
+    uses.append(Use("free", free, "between tensors, or used by predict alone"))
     return tuple(use for use in uses if use.size_bytes)
 
 
@@ -280,10 +294,10 @@ def _flash(program: Program) -> tuple[Use, ...]:
     }
     rest = image.flash_bytes - frozen - initial - sum(code.values())
     uses = (
-        Use("frozen weights", frozen, "constants that the kernels read in place"),
-        Use("initial values", initial, "what init copies into SRAM: weights that are trained"),
+        Use("frozen weights", frozen, "read in place by the kernels"),
+        Use("initial values", initial, "of the trained weights, which init copies into SRAM"),
         Use("code", sum(code.values()), "predict, train_step, init, save, load and the kernels"),
-        Use("other", rest, "vectors, small tables, initial values of other data, padding"),
+        Use("other data", rest, "vectors, small tables, padding"),
     )
     return tuple(use for use in uses if use.size_bytes)
 

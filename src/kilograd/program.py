@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from kilograd.execution.build import build_firmware, build_host_library, write_f
 from kilograd.execution.host import HostBackend
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
-from kilograd.execution.session import Session
+from kilograd.execution.session import History, Session
 from kilograd.explaining import Explanation, explain
 from kilograd.figures import Figures, figures
 from kilograd.ir import Builder, Graph, Value
@@ -191,6 +191,29 @@ class Program:
         Raises InputError for an unknown subject or name, with the nearest that there are.
         """
         return explain(self, subject, name)
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        runs: Sequence[History] | Mapping[str, History] = (),
+        sample: tuple[ArrayLike, ArrayLike | None] | None = None,
+    ) -> Path:
+        """Write one HTML file with the figures, the memory map, layers and curves of runs.
+
+        Args:
+            path: where it goes; an existing file is replaced.
+            runs: what `Session.fit` returned, by name or in a list.
+            sample: x and y of one training step that is run on the emulated device to count the
+                instructions of every operator; without it, work is told in multiply-accumulates.
+
+        Raises InputError where the libraries of `kilograd[report]` are missing, or the file cannot
+        be written.
+        """
+        # Charts are an extra: only reports need them.
+        from kilograd.report import write
+
+        return write(self, path, runs=runs, sample=sample)
 
     def save(self, directory: str | Path, *, force: bool = False) -> Path:
         """Write the C project, all of it or nothing.
