@@ -32,17 +32,10 @@ _AXIS = {
     "labelFont": _FONT,
     "titleFont": _FONT,
 }
-_LEGEND = {
-    "labelColor": "currentColor",
-    "labelFont": _FONT,
-    "labelFontSize": 11,
-    "labelLimit": 260,
-    "orient": "top",
-    "title": None,
-    "symbolType": "square",
-    "symbolStrokeWidth": 0,
-    "columns": {"expr": "width < 420 ? 2 : 6"},
-}
+_KIND_COLORS = {kind.value: color for kind, color in KINDS.items()}
+_PHASE_COLORS = {phase.value: color for phase, color in PHASES.items()}
+_RUN_COLORS = [KINDS[k] for k in (Kind.SAVED, Kind.COTANGENT, Kind.GRADIENT, Kind.ACTIVATION)]
+_DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4]]
 
 
 def memory_map(figures: Figures, graph: Graph) -> Spec:
@@ -50,34 +43,37 @@ def memory_map(figures: Figures, graph: Graph) -> Spec:
     alt = _altair()
     arena, count = figures.memory.arena_bytes, max(len(figures.steps), 1)
     data = alt.Data(values=[_box(figures, graph, facts) for facts in figures.buffers])
-    x = alt.X("first:Q", scale=alt.Scale(domain=[0, count], nice=False), title="operator")
+    x = alt.X(
+        "first:Q",
+        scale=alt.Scale(domain=[0, count], nice=False),
+        title="node, in order of execution",
+    )
     ticks = byte_ticks(arena)
     y_axis = alt.Axis(values=ticks, labelExpr=_kilobytes(arena), title="address in the arena")
     y_scale = alt.Scale(domain=[0, arena], nice=False)
+    tooltip = [
+        alt.Tooltip("name:N", title="tensor"),
+        alt.Tooltip("shares:N", title="shared with"),
+        alt.Tooltip("type:N"),
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("kind:N", title="what"),
+        alt.Tooltip("bytes:Q", format=","),
+        alt.Tooltip("place:N", title="address"),
+        alt.Tooltip("alive:N", title="alive during"),
+        alt.Tooltip("keeper:N", title="kept alive by"),
+    ]
     base = alt.Chart(data)
     boxes = base.mark_rect(stroke="rgba(255,255,255,0.55)", strokeWidth=0.6).encode(
         x=x,
         x2="last:Q",
         y=alt.Y("bottom:Q", scale=y_scale, axis=y_axis),
         y2="top:Q",
-        color=_color("kind", {kind.value: color for kind, color in KINDS.items()}, _kinds(figures)),
-        tooltip=[
-            alt.Tooltip(f"{field}:{'Q' if field == 'bytes' else 'N'}", title=title, format=format)
-            for field, title, format in (
-                ("name", "tensor", ""),
-                ("shares", "shared with", ""),
-                ("type", "type", ""),
-                ("layer", "layer", ""),
-                ("kind", "what", ""),
-                ("bytes", "bytes", ","),
-                ("place", "address", ""),
-                ("alive", "alive during", ""),
-                ("keeper", "kept alive by", ""),
-            )
-        ],
+        color=_color("kind", _KIND_COLORS, _kinds(figures)),
+        tooltip=tooltip,
     )
     room = f"width * (datum.last - datum.first) / {count}"
     tall = f"height * (datum.top - datum.bottom) / {arena}"
+    fits = f"{room} > 6.2 * length(datum.name) + 8 && {tall} > 12"
     labels = base.mark_text(
         align="left",
         baseline="middle",
@@ -85,31 +81,31 @@ def memory_map(figures: Figures, graph: Graph) -> Spec:
         fontSize=10.5,
         font=_FONT,
         color=alt.expr("datum.ink"),
-        opacity=alt.expr(f"{room} > 6.2 * length(datum.name) + 8 && {tall} > 12 ? 1 : 0"),
-    ).encode(x="first:Q", y=alt.Y("middle:Q", scale=y_scale), text="name:N")
+        text=alt.expr(f"{fits} ? datum.name : ''"),
+    ).encode(x="first:Q", y=alt.Y("middle:Q", scale=y_scale), tooltip=tooltip)
     at = figures.peak_step
     side = "right" if at > count / 2 else "left"
-    peak = alt.Data(values=[{"x": at, "x2": at + 1, "mid": at + 0.5, "y": figures.peak_bytes}])
-    band = (
-        alt.Chart(peak)
-        .mark_rect(color="currentColor", opacity=0.16)
-        .encode(x="x:Q", x2="x2:Q", tooltip=alt.value(None))
+    ends = alt.Data(values=[{"x": at}, {"x": at + 1}])
+    lines = (
+        alt.Chart(ends)
+        .mark_rule(color="currentColor", strokeWidth=1.2, strokeDash=[4, 3])
+        .encode(x="x:Q")
     )
     title = (
-        alt.Chart(peak)
+        alt.Chart(alt.Data(values=[{"x": at + 0.5}]))
         .mark_text(
             align=side,
-            dx=-8 if side == "right" else 8,
-            dy=-9,
+            dx=-4 if side == "right" else 4,
+            dy=-10,
             fontWeight="bold",
             fontSize=11.5,
             color="currentColor",
             font=_FONT,
             clip=False,
         )
-        .encode(x="mid:Q", y=alt.value(0), text=alt.value(f"peak: {figures.peak_bytes:,} B alive"))
+        .encode(x="x:Q", y=alt.value(0), text=alt.value(f"peak: {figures.peak_bytes:,} B alive"))
     )
-    return _finish(alt.layer(boxes, labels, band, title), 380)
+    return _finish(alt.layer(boxes, labels, lines, title), 380)
 
 
 def memory_uses(figures: Figures) -> Spec:
@@ -151,7 +147,7 @@ def memory_uses(figures: Figures) -> Spec:
                 axis=alt.Axis(format="%", tickCount=5),
             ),
             x2="to:Q",
-            color=_color("use", USES, names, legend=False),
+            color=_color("use", USES, names),
             tooltip=[
                 alt.Tooltip("memory:N"),
                 alt.Tooltip("use:N", title="part"),
@@ -195,7 +191,7 @@ def timeline(figures: Figures) -> Spec:
                 "from:Q",
                 title=f"{unit} since the step began",
                 scale=alt.Scale(domain=[0, max(start, 1)], nice=False),
-                axis=alt.Axis(format="~s", tickCount=6),
+                axis=alt.Axis(labelExpr="format(datum.value, '~s')", tickCount=6),
             ),
             x2="to:Q",
             y=alt.Y(
@@ -205,7 +201,7 @@ def timeline(figures: Figures) -> Spec:
                 scale=alt.Scale(domain=lanes),
                 axis=alt.Axis(ticks=False, domain=False, labelFontSize=12),
             ),
-            color=_color("phase", {p.value: c for p, c in PHASES.items()}, lanes, legend=False),
+            color=_color("phase", _PHASE_COLORS, lanes),
             tooltip=[
                 alt.Tooltip("operator:N"),
                 alt.Tooltip("layer:N"),
@@ -243,8 +239,12 @@ def layer_work(figures: Figures) -> Spec:
                 title=None,
                 axis=alt.Axis(ticks=False, domain=False, labelLimit=150),
             ),
-            x=alt.X("work:Q", title=unit, axis=alt.Axis(format="~s", tickCount=5)),
-            color=_color("phase", {p.value: c for p, c in PHASES.items()}, lanes),
+            x=alt.X(
+                "work:Q",
+                title=unit,
+                axis=alt.Axis(labelExpr="format(datum.value, '~s')", tickCount=5),
+            ),
+            color=_color("phase", _PHASE_COLORS, lanes),
             order="order:Q",
             tooltip=[
                 alt.Tooltip("layer:N"),
@@ -268,7 +268,9 @@ def losses(runs: Mapping[str, History]) -> Spec:
         .mark_line(strokeWidth=2, interpolate="monotone")
         .encode(
             x=alt.X("step:Q", title="training step", axis=alt.Axis(tickCount=6)),
-            y=alt.Y("loss:Q", title="loss", axis=alt.Axis(tickCount=5)),
+            y=alt.Y(
+                "loss:Q", title="loss", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
+            ),
             **_runs(runs),
             tooltip=["run:N", alt.Tooltip("step:Q"), alt.Tooltip("loss:Q", format=".4f")],
         )
@@ -376,27 +378,29 @@ def _kinds(figures: Figures) -> list[str]:
     return [kind.value for kind in Kind if kind in present]
 
 
-def _color(
-    field: str, colors: Mapping[str, str], names: Sequence[str], *, legend: bool = True
-) -> Any:
+def _color(field: str, colors: Mapping[str, str], names: Sequence[str]) -> Any:
     alt = _altair()
     scale = alt.Scale(domain=list(names), range=[colors[name] for name in names])
-    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend() if legend else None)
+    return alt.Color(f"{field}:N", scale=scale, legend=None)
+
+
+def run_marks(names: Sequence[str]) -> dict[str, tuple[str, list[int]]]:
+    """Colour and dash of each run: two ways to tell them apart."""
+    return {
+        name: (_RUN_COLORS[i % len(_RUN_COLORS)], _DASHES[i % len(_DASHES)])
+        for i, name in enumerate(names)
+    }
 
 
 def _runs(runs: Mapping[str, History]) -> dict[str, Any]:
-    """Colour and dash of each run: two ways to tell them apart."""
-    alt = _altair()
-    names, colors = list(runs), list(KINDS.values())
-    order = [2, 3, 4, 5, 1, 0]
-    color = [colors[order[i % len(order)]] for i in range(len(names))]
-    dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]
-    dash = [dashes[i % len(dashes)] for i in range(len(names))]
-    legend = alt.Legend() if len(names) > 1 else None
+    alt, marks = _altair(), run_marks(list(runs))
+    colors, dashes = zip(*marks.values(), strict=True)
     return {
-        "color": alt.Color("run:N", scale=alt.Scale(domain=names, range=color), legend=legend),
+        "color": alt.Color(
+            "run:N", scale=alt.Scale(domain=list(marks), range=list(colors)), legend=None
+        ),
         "strokeDash": alt.StrokeDash(
-            "run:N", scale=alt.Scale(domain=names, range=dash), legend=legend
+            "run:N", scale=alt.Scale(domain=list(marks), range=list(dashes)), legend=None
         ),
     }
 
@@ -407,8 +411,9 @@ def _finish(chart: Any, height: Any) -> Spec:
         width="container",
         height=height,
         background="transparent",
+        autosize={"type": "fit-x" if isinstance(height, dict) else "fit", "contains": "padding"},
         padding={"left": 4, "right": 12, "top": 8, "bottom": 4},
     )
-    chart = chart.configure_view(strokeWidth=0).configure_axis(**_AXIS).configure_legend(**_LEGEND)
+    chart = chart.configure_view(strokeWidth=0).configure_axis(**_AXIS)
     spec: Spec = chart.to_dict()
     return spec

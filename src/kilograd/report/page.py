@@ -17,7 +17,7 @@ from kilograd.errors import InputError
 from kilograd.execution.session import History
 from kilograd.figures import Figures
 from kilograd.planning.explain import PeakExplanation, explain_peak
-from kilograd.planning.facts import Phase
+from kilograd.planning.facts import Kind, Phase
 from kilograd.planning.layers import LayerFacts
 from kilograd.report import charts
 from kilograd.report.palette import DARK_PAGE, KINDS, LIGHT_PAGE, PHASES, USES
@@ -84,6 +84,11 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         "verdict": _verdict(figures),
         "rooms": _rooms(figures),
         "facts": _facts(program, figures),
+        "legends": {
+            "kinds": [(k.value, KINDS[k]) for k in Kind if k in {f.kind for f in figures.buffers}],
+            "phases": [(p.value, PHASES[p]) for p in Phase],
+            "runs": charts.run_marks(list(named)),
+        },
         "kind_colors": {kind.value: color for kind, color in KINDS.items()}
         | {"free": USES["free"]},
         "peak": _peak(explain_peak(program.train)),

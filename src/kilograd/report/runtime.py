@@ -36,7 +36,7 @@ def chart_runtime() -> str:
     entry = cache_directory() / f"vega-{version}.js"
     if entry.is_file():
         return entry.read_text(encoding="utf-8")
-    bundle: str = vl_convert.javascript_bundle(None)
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     bundle = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     entry.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=entry.parent)
