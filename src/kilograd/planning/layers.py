@@ -195,7 +195,7 @@ def _why(decision: Decision, graph: Graph, trained: Sequence[Value]) -> str:
         return f"{part.stop - part.start} of {part.whole} input channels trained: {entry} chose it"
     if decision.entry is None:
         return "frozen: no entry of the update spec chose it"
-    if decision.entry.endswith("=none") or ":0.0" in decision.entry:
+    if decision.entry.endswith("=none") or decision.entry.endswith(":0.0"):
         return f"frozen: {entry} excluded it"
     return f"frozen: {entry} chose it, but no gradient of the loss reaches it"
 

@@ -18,6 +18,9 @@ from kilograd.report.palette import KINDS, PHASES, USES, ink_on
 
 Spec = dict[str, Any]
 
+_AXIS_HEIGHT = 52
+"""Pixels of a horizontal axis with its title, and of the padding."""
+
 _GRID = "rgba(128,128,128,0.22)"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
 _AXIS = {
@@ -157,7 +160,7 @@ def memory_uses(figures: Figures) -> Spec:
             ],
         )
     )
-    return _finish(chart, {"step": 46})
+    return _finish(chart, 46 * len(figures.rooms) + _AXIS_HEIGHT)
 
 
 def timeline(figures: Figures) -> Spec:
@@ -212,7 +215,7 @@ def timeline(figures: Figures) -> Spec:
             ],
         )
     )
-    return _finish(chart, {"step": 32})
+    return _finish(chart, 32 * len(Phase) + _AXIS_HEIGHT)
 
 
 def layer_work(figures: Figures) -> Spec:
@@ -253,7 +256,7 @@ def layer_work(figures: Figures) -> Spec:
             ],
         )
     )
-    return _finish(chart, {"step": 22})
+    return _finish(chart, 22 * len(names) + _AXIS_HEIGHT)
 
 
 def losses(runs: Mapping[str, History]) -> Spec:
@@ -405,13 +408,13 @@ def _runs(runs: Mapping[str, History]) -> dict[str, Any]:
     }
 
 
-def _finish(chart: Any, height: Any) -> Spec:
+def _finish(chart: Any, height: int) -> Spec:
     """The chart as a dictionary, as wide as its place."""
     chart = chart.properties(
         width="container",
         height=height,
         background="transparent",
-        autosize={"type": "fit-x" if isinstance(height, dict) else "fit", "contains": "padding"},
+        autosize={"type": "fit", "contains": "padding"},
         padding={"left": 4, "right": 12, "top": 8, "bottom": 4},
     )
     chart = chart.configure_view(strokeWidth=0).configure_axis(**_AXIS)

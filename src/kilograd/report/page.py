@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import numpy as np
 from numpy.typing import ArrayLike
 
 from kilograd.errors import InputError
@@ -101,6 +102,13 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         "runtime": chart_runtime(),
     }
     return _TEMPLATES.get_template("report.html.j2").render(context)
+
+
+def blank_sample(program: Program) -> Sample:
+    """Zeros as input and target: what a step costs hardly depends on the numbers."""
+    interface = program.interface
+    target = interface.target_type
+    return np.zeros(interface.input.shape), None if target is None else np.zeros(target.size)
 
 
 def _named(runs: Runs) -> dict[str, History]:
