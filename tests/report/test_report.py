@@ -137,7 +137,7 @@ def test_it_is_the_same_text_every_time(page):
 
 
 def test_a_deep_network_stays_small():
-    model, example = zoo.create("mbv2_w035", resolution=64, num_classes=10)
+    model, example = zoo.create("mbv2_w035", resolution=32, num_classes=10)
     page = render(kg.compile(model, example))
     assert len(page.encode()) < LIMIT_BYTES / 2
     assert "Compiled for this computer" in page

@@ -208,7 +208,7 @@ def timeline(figures: Figures) -> Spec:
             tooltip=[
                 alt.Tooltip("operator:N"),
                 alt.Tooltip("layer:N"),
-                alt.Tooltip("node:Q", title="operator number"),
+                alt.Tooltip("node:Q", title="node"),
                 *([alt.Tooltip("work:Q", format=",", title="instructions")] if counted else []),
                 alt.Tooltip("macs:Q", format=",", title="MACs"),
                 alt.Tooltip("alive:Q", format=",", title="bytes alive"),
@@ -366,7 +366,7 @@ def _box(figures: Figures, graph: Graph, facts: BufferFacts) -> dict[str, Any]:
         "top": top,
         "middle": (bottom + top) / 2,
         "place": f"{bottom:,} to {top:,}",
-        "alive": f"operators {life.first} to {min(life.last, count) - 1}",
+        "alive": f"nodes {life.first} to {min(life.last, count) - 1}",
         "keeper": kept_for(graph, facts),
     }
 

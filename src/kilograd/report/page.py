@@ -93,7 +93,7 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         "kind_colors": {kind.value: color for kind, color in KINDS.items()}
         | {"free": USES["free"]},
         "peak": _peak(explain_peak(program.train)),
-        "layers": [_layer(figures, layer) for layer in figures.layers],
+        "layers": _layers(figures),
         "counted": sample is not None,
         "runs": [_run(name, history) for name, history in named.items()],
         "time": _time(program, figures),
@@ -224,6 +224,12 @@ def _peak(peak: PeakExplanation, limit: int = 8) -> dict[str, Any]:
         "others_bytes": sum(t.size_bytes for t in peak.tensors[limit:]),
         "remedies": peak.remedies,
     }
+
+
+def _layers(figures: Figures) -> list[dict[str, Any]]:
+    rows = [_layer(figures, layer) for layer in figures.layers]
+    largest = max((row["share"] for row in rows), default=0) or 1
+    return [row | {"of_largest": row["share"] / largest} for row in rows]
 
 
 def _layer(figures: Figures, layer: LayerFacts) -> dict[str, Any]:
