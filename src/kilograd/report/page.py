@@ -82,6 +82,7 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         specs["accuracies"] = charts.accuracies(named)
     context = {
         "figures": figures,
+        "model": Path(figures.model).name,
         "verdict": _verdict(figures),
         "rooms": _rooms(figures),
         "facts": _facts(program, figures),
