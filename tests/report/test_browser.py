@@ -31,7 +31,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-CHARTS = ["memory-map", "memory-uses", "timeline", "layer-work", "losses", "accuracies"]
+CHARTS = ["memory-map", "memory-uses", "timeline", "layer-work", "losses", "validation"]
 
 
 @pytest.fixture(scope="module")

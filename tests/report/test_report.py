@@ -14,6 +14,7 @@ from tests.report.programs import full_mlp, sample, short_runs, sparse_lenet
 
 import kilograd as kg
 from kilograd import zoo
+from kilograd.execution.session import History
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -39,11 +40,6 @@ def text_of(page: str) -> str:
     """What a reader sees: no scripts, no styles, no tags."""
     page = re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.DOTALL)
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
-
-
-def rows(spec: dict) -> list[dict]:
-    """The longest data set of a chart."""
-    return max(spec["datasets"].values(), key=len)
 
 
 def values(node: object) -> list[list[dict]]:
@@ -105,8 +101,8 @@ def test_curves_are_those_of_the_runs(page):
     points = max(values(specs["losses"]), key=len)
     for name, history in runs.items():
         assert [p["loss"] for p in points if p["run"] == name] == history.losses
-    marks = max(values(specs["accuracies"]), key=len)
-    assert [m["accuracy"] for m in marks if m["run"] == "rate 0.005"] == (
+    marks = max(values(specs["validation"]), key=len)
+    assert [m["value"] for m in marks if m["run"] == "rate 0.005"] == (
         runs["rate 0.005"].validation_accuracies
     )
 
@@ -164,6 +160,22 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path):
     with pytest.raises(kg.InputError, match="cannot write the report"):
         program.report(tmp_path / "sub")
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["report.html"]
+
+
+def test_runs_without_classes_show_their_validation_loss():
+    run = History(losses=[3.0, 2.0], validation_losses=[2.5, 1.5, 1.25])
+    page = render(full_mlp(), runs=run)
+    assert [row["value"] for row in max(values(charts(page)["validation"]), key=len)] == [
+        2.5,
+        1.5,
+        1.25,
+    ]
+    assert "run 2 3.0000 2.0000 1.2500" in text_of(page)
+
+
+def test_curves_have_to_be_finite():
+    with pytest.raises(kg.InputError, match="first has numbers that are not finite"):
+        render(full_mlp(), runs={"first": History(losses=[1.0, float("nan")])})
 
 
 def test_runs_have_to_be_histories():

@@ -284,31 +284,48 @@ def losses(runs: Mapping[str, History]) -> Spec:
 def accuracies(runs: Mapping[str, History]) -> Spec:
     """The accuracy on the validation data after every epoch, a line a run."""
     alt = _altair()
+    curves = {name: history.validation_accuracies for name, history in runs.items()}
+    y = alt.Y(
+        "value:Q",
+        title="accuracy on validation data",
+        scale=alt.Scale(domain=[0, 1]),
+        axis=alt.Axis(format="%", tickCount=5),
+    )
+    return _by_epoch(runs, curves, y, alt.Tooltip("value:Q", format=".1%", title="accuracy"))
+
+
+def validation_losses(runs: Mapping[str, History]) -> Spec:
+    """The loss on the validation data after every epoch, a line a run."""
+    alt = _altair()
+    curves = {name: history.validation_losses for name, history in runs.items()}
+    y = alt.Y(
+        "value:Q",
+        title="loss on validation data",
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(tickCount=5),
+    )
+    return _by_epoch(runs, curves, y, alt.Tooltip("value:Q", format=".4f", title="loss"))
+
+
+def _by_epoch(
+    runs: Mapping[str, History], curves: Mapping[str, Sequence[float]], y: Any, tooltip: Any
+) -> Spec:
+    alt = _altair()
     rows = [
-        {"run": name, "epoch": epoch + 1, "accuracy": accuracy}
-        for name, history in runs.items()
-        for epoch, accuracy in enumerate(history.validation_accuracies)
+        {"run": name, "epoch": epoch + 1, "value": value}
+        for name, values in curves.items()
+        for epoch, value in enumerate(values)
     ]
-    epochs = max(int(str(row["epoch"])) for row in rows)
+    epochs = max(len(values) for values in curves.values())
+    x = alt.X(
+        "epoch:Q",
+        axis=alt.Axis(tickMinStep=1, tickCount=min(epochs, 8)),
+        scale=alt.Scale(domain=[1, max(epochs, 2)], nice=False),
+    )
     chart = (
         alt.Chart(alt.Data(values=rows))
         .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(filled=True, size=42))
-        .encode(
-            x=alt.X(
-                "epoch:Q",
-                title="epoch",
-                axis=alt.Axis(tickMinStep=1, tickCount=min(epochs, 8)),
-                scale=alt.Scale(domain=[1, max(epochs, 2)], nice=False),
-            ),
-            y=alt.Y(
-                "accuracy:Q",
-                title="accuracy on validation data",
-                scale=alt.Scale(domain=[0, 1]),
-                axis=alt.Axis(format="%", tickCount=5),
-            ),
-            **_runs(runs),
-            tooltip=["run:N", "epoch:Q", alt.Tooltip("accuracy:Q", format=".1%")],
-        )
+        .encode(x=x, y=y, **_runs(runs), tooltip=["run:N", "epoch:Q", tooltip])
     )
     return _finish(chart, 220)
 

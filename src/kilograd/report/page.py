@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -79,7 +80,9 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
     if any(history.losses for history in named.values()):
         specs["losses"] = charts.losses(named)
     if any(history.validation_accuracies for history in named.values()):
-        specs["accuracies"] = charts.accuracies(named)
+        specs["validation"] = charts.accuracies(named)
+    elif any(history.validation_losses for history in named.values()):
+        specs["validation"] = charts.validation_losses(named)
     context = {
         "figures": figures,
         "model": Path(figures.model).name,
@@ -126,6 +129,9 @@ def _named(runs: Runs) -> dict[str, History]:
                 f"runs: {name} is {type(run).__name__}; pass what Session.fit returns, in a list "
                 "or in a mapping from names"
             )
+        curves = (run.losses, run.validation_losses, run.validation_accuracies)
+        if not all(math.isfinite(number) for curve in curves for number in curve):
+            raise InputError(f"runs: {name} has numbers that are not finite, which have no curve")
     return named
 
 
@@ -265,12 +271,13 @@ def _status(trained: int, elements: int) -> str:
 def _run(name: str, history: History) -> dict[str, Any]:
     count = max(1, len(history.losses) // 20)
     first, last = history.losses[:count], history.losses[-count:]
-    accuracies = history.validation_accuracies
+    accuracies, run_losses = history.validation_accuracies, history.validation_losses
     return {
         "name": name,
         "steps": len(history.losses),
         "first_loss": f"{sum(first) / count:.4f}" if first else "",
         "last_loss": f"{sum(last) / count:.4f}" if last else "",
+        "validation_loss": f"{run_losses[-1]:.4f}" if run_losses else "",
         "accuracy": f"{accuracies[-1]:.1%}" if accuracies else "",
         "best": f"{max(accuracies):.1%}" if accuracies else "",
     }
