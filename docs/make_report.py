@@ -67,7 +67,7 @@ def look(page: Path) -> bytes:
         opened = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         opened.goto(page.as_uri())
         opened.wait_for_selector("#memory-map svg")
-        boxes = opened.locator("#memory-map svg .mark-rect path")
+        boxes = opened.locator("#memory-map svg .layer_0_marks path")
         sizes = [boxes.nth(i).bounding_box() for i in range(boxes.count())]
         largest = max(sizes, key=lambda box: box["width"] * box["height"])
         opened.mouse.move(

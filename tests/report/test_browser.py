@@ -82,7 +82,7 @@ def test_no_errors_no_requests_no_overflow(browser, report, width, scheme):
 def test_hovering_a_box_names_tensor_layer_and_keeper(browser, report):
     opened = Page(browser, report, 1200)
     page = opened.page
-    boxes = page.locator("#memory-map svg .mark-rect path")
+    boxes = page.locator("#memory-map svg .layer_0_marks path")
     buffers = sparse_lenet().train.lifetimes.buffers
     assert boxes.count() == len(buffers)
     index = next(i for i, buffer in enumerate(buffers) if buffer.name == "relu")

@@ -345,5 +345,6 @@ def _busy(facts: BufferFacts, time: int) -> bool:
 
 
 def _some(names: Sequence[str], limit: int = 4) -> str:
-    more = f" and {len(names) - limit} more layers" if len(names) > limit else ""
+    rest = len(names) - limit
+    more = f" and {rest} more layer{'s' if rest > 1 else ''}" if rest > 0 else ""
     return ", ".join(names[:limit]) + more

@@ -108,7 +108,18 @@ def memory_map(figures: Figures, graph: Graph) -> Spec:
         )
         .encode(x="x:Q", y=alt.value(0), text=alt.value(f"peak: {figures.peak_bytes:,} B alive"))
     )
-    return _finish(alt.layer(boxes, labels, lines, title), 380)
+    strip = (
+        alt.Chart(alt.Data(values=_phase_runs(figures)))
+        .mark_rect(color=alt.expr("datum.color"), clip=False)
+        .encode(
+            x=alt.X("first:Q"),
+            x2="last:Q",
+            y=alt.value(alt.expr("height + 4")),
+            y2=alt.value(alt.expr("height + 10")),
+            tooltip=[alt.Tooltip("phase:N"), alt.Tooltip("nodes:N")],
+        )
+    )
+    return _finish(alt.layer(boxes, labels, strip, lines, title), 390)
 
 
 def memory_uses(figures: Figures) -> Spec:
@@ -362,6 +373,20 @@ def byte_ticks(limit: int) -> list[int]:
 def _kilobytes(limit: int) -> str:
     small = limit < 8 * 1024
     return "datum.value + ' B'" if small else "format(datum.value / 1024, ',') + ' KB'"
+
+
+def _phase_runs(figures: Figures) -> list[dict[str, Any]]:
+    """Stretches of nodes of one phase."""
+    runs = []
+    for phase, members in itertools.groupby(figures.steps, key=lambda step: step.phase):
+        own = [step.index for step in members]
+        first, last = own[0], own[-1]
+        nodes = f"{first} to {last}" if last > first else f"{first}"
+        color = PHASES[phase]
+        runs.append(
+            {"first": first, "last": last + 1, "phase": phase.value, "nodes": nodes, "color": color}
+        )
+    return runs
 
 
 def _box(figures: Figures, graph: Graph, facts: BufferFacts) -> dict[str, Any]:

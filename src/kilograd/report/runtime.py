@@ -6,6 +6,7 @@ Bundling takes seconds, so the bundle is kept in the cache by the versions that 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import tempfile
 from importlib import metadata
@@ -18,10 +19,10 @@ INSTALL = "pip install 'kilograd[report]'"
 
 def require_charts() -> None:
     """Raise InputError, with the command that helps, where a library for charts is missing."""
-    for package in ("altair", "vl-convert-python"):
+    for module, package in (("altair", "altair"), ("vl_convert", "vl-convert-python")):
         try:
-            metadata.version(package)
-        except metadata.PackageNotFoundError:
+            importlib.import_module(module)
+        except ImportError:
             raise InputError(
                 f"reports need the package {package}, which is not installed: {INSTALL}"
             ) from None
