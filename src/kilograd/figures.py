@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kilograd import devices
 from kilograd.codegen.names import tensor_names
 from kilograd.ir.origin import Part
 from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
@@ -167,9 +168,10 @@ def command(program: Program) -> str:
     """
     update, optimizer, name = unparse(program.update), program.optimizer, program.name
     limits = program.budget.sram, program.budget.flash
-    path = Path(program.model)
-    if path.suffix in (".onnx", ".pt2") and limits == (None, None):
-        words = ["kilograd", "compile", program.model, "--device", program.device.name]
+    path, device = Path(program.model), program.device
+    known = device.name in devices.names() and devices.load(device.name) == device
+    if path.suffix in (".onnx", ".pt2") and limits == (None, None) and known:
+        words = ["kilograd", "compile", program.model, "--device", device.name]
         for text in update:
             words += ["--update", text]
         words += ["--loss", program.loss.value]
@@ -187,7 +189,7 @@ def command(program: Program) -> str:
         "kilograd.compile(",
         f"    {model},  # {program.model}" if model == "model" else f"    {model},",
         f"    numpy.zeros({shape}, numpy.float32),",
-        f"    device={program.device.name!r},",
+        f"    device={device.name!r}," if known else f"    device=kilograd.{device!r},",
         f"    update=kilograd.update.parse({update!r}),",
         f"    loss={program.loss.value!r},",
         f"    optimizer=kilograd.{optimizer!r},",

@@ -20,7 +20,10 @@ BROWSER = next(
     ),
     None,
 )
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no browser")
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="there is no browser"),
+    pytest.mark.xdist_group("report"),
+]
 
 FLAGS = [
     "--no-sandbox",

@@ -14,6 +14,7 @@ from tests.report.programs import full_mlp, sample, sparse_lenet
 import kilograd as kg
 from kilograd import zoo
 
+pytestmark = pytest.mark.xdist_group("report")
 PROGRAMS = [sparse_lenet, full_mlp]
 
 
@@ -92,7 +93,16 @@ def test_the_command_in_python_makes_the_same_program():
     program = full_mlp()
     model, _ = zoo.create("mlp")
     again = eval(program.figures.command, {"kilograd": kg, "numpy": np, "model": model})
-    assert again.figures == replace(program.figures, notes=again.figures.notes)
+    assert again.figures == program.figures
+
+
+def test_the_command_tells_a_device_of_ones_own():
+    model, example = zoo.create("mlp")
+    device = full_mlp().device.model_copy(update={"name": "mine", "sram_bytes": 131_072})
+    program = kg.compile(model, example, device=device, budget=kg.Budget(flash="512KB"))
+    again = eval(program.figures.command, {"kilograd": kg, "numpy": np, "model": model})
+    assert again.device == device and again.budget == program.budget
+    assert again.manifest() == program.manifest()
 
 
 def test_the_command_line_makes_the_same_program(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ pytest.importorskip("vl_convert")
 
 from kilograd.report import render
 
+pytestmark = pytest.mark.xdist_group("report")
 LIMIT_BYTES = 3_000_000
 
 
