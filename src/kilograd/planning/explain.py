@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from kilograd.errors import InputError
 from kilograd.ir import Graph, Node, Value
-from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
+from kilograd.planning.facts import BufferFacts, Kind, buffer_facts
 from kilograd.planning.schedule import Schedule
 
 
@@ -335,9 +335,10 @@ def _remedies(schedule: Schedule, live: Sequence[BufferFacts], time: int) -> tup
 
 def _is_atomic(graph: Graph) -> bool:
     """Whether every update waits for every check."""
-    kinds = phases(graph)
-    checks = [index for index, kind in enumerate(kinds) if kind is Phase.CHECK]
-    return Phase.UPDATE in kinds and kinds.index(Phase.UPDATE) > max(checks, default=-1)
+    successors = set(graph.updates.values())
+    checks = [index for index, node in enumerate(graph.nodes) if node.op.check]
+    updates = [i for i, node in enumerate(graph.nodes) if not successors.isdisjoint(node.outputs)]
+    return bool(updates) and updates[0] > max(checks, default=-1)
 
 
 def _busy(facts: BufferFacts, time: int) -> bool:

@@ -14,6 +14,10 @@ LOSS = "loss"
 """The layer of the nodes that compute the loss."""
 
 
+UPDATE = "update of "
+"""How the layer of the nodes begins that check and update a state; its name follows."""
+
+
 class Kind(Enum):
     """What a buffer of the arena is for; the value is what reports call it."""
 
@@ -65,11 +69,17 @@ def phases(graph: Graph) -> tuple[Phase, ...]:
     def phase(node: Node) -> Phase:
         if node.op.check:
             return Phase.CHECK
-        if any(value in steps for value in node.outputs):
+        if any(value in steps for value in node.outputs) or updated_state(node) is not None:
             return Phase.UPDATE
         return Phase.BACKWARD if node.location.backward else Phase.FORWARD
 
     return tuple(phase(node) for node in graph.nodes)
+
+
+def updated_state(node: Node) -> str | None:
+    """The name of the state that a node helps to check or to update, None for other nodes."""
+    layer = node.location.layer
+    return layer.removeprefix(UPDATE) if layer.startswith(UPDATE) else None
 
 
 def buffer_facts(schedule: Schedule) -> tuple[BufferFacts, ...]:
@@ -125,15 +135,10 @@ def gradient_nodes(graph: Graph) -> set[int]:
 
 
 def weight_gradients(graph: Graph) -> set[Value]:
-    """The values from which the optimiser steps."""
-    steps = set(graph.updates.values())
-    return {
-        value
-        for node in graph.nodes
-        if any(output in steps for output in node.outputs)
-        for value in node.inputs
-        if value not in graph.state and value not in graph.inputs
-    }
+    """The values from which the optimiser steps, and what it makes of them before the update."""
+    known = {*graph.state, *graph.constants, *graph.inputs}
+    steps = [node for node in graph.nodes if updated_state(node) is not None]
+    return {value for node in steps for value in (*node.inputs, *node.outputs)} - known
 
 
 def _kind(

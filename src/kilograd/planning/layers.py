@@ -16,6 +16,8 @@ from kilograd.planning.facts import (
     buffer_facts,
     gradient_nodes,
     phases,
+    updated_state,
+    weight_gradients,
 )
 from kilograd.planning.schedule import Schedule
 from kilograd.transforms.select import Decision, decisions
@@ -126,21 +128,19 @@ def layer_facts(
 
 def owning_layers(forward: Graph, train: Schedule) -> tuple[str, ...]:
     """The layer of the user's model that each node of the training step works for."""
-    graph, kinds = train.graph, phases(train.graph)
     by_name: dict[str, str] = {}
     for node in forward.nodes:
         for value in node.inputs:
             tensor = forward.constants.get(value)
             if tensor is not None and tensor.origin is not None:
                 by_name.setdefault(tensor.origin.name, layer_name(node))
+    state = {value.name: tensor for value, tensor in train.graph.state.items()}
     result = []
-    for index, node in enumerate(graph.nodes):
+    for node in train.graph.nodes:
+        tensor = state.get(updated_state(node) or "")
+        origin = tensor.origin if tensor else None
         layer = layer_name(node)
-        if kinds[index] in (Phase.CHECK, Phase.UPDATE):
-            tensor = graph.state.get(node.inputs[0])
-            origin = tensor.origin if tensor else None
-            layer = by_name.get(origin.name, layer) if origin else layer
-        result.append(layer)
+        result.append(by_name.get(origin.name, layer) if origin else layer)
     return tuple(result)
 
 
@@ -157,11 +157,13 @@ def _parameter(decision: Decision, layer: str, train: Schedule) -> ParameterFact
         if tensor.origin is not None and tensor.origin.name == parameter.name
     }
     trained = [value for value in parts if value in graph.state]
-    steps = [node for node in graph.nodes if any(value in trained for value in node.inputs[:1])]
-    steps = [node for node in steps if any(v in graph.updates.values() for v in node.outputs)]
-    extra = {v for node in steps for v in node.inputs[1:] if v in graph.state}
-    gradients = [v for node in steps for v in node.inputs if v not in graph.state]
-    gradients = [v for v in gradients if v not in graph.inputs]
+    names = {value.name for value in trained}
+    steps = [node for node in graph.nodes if updated_state(node) in names]
+    following = {value for node in steps for value in node.outputs}
+    extra = [v for v, successor in graph.updates.items() if successor in following]
+    extra = [v for v in extra if v not in trained]
+    waiting = weight_gradients(graph)
+    gradients = [v for node in steps for v in node.inputs if v in waiting and v not in following]
     roots = {train.lifetimes.root[v] for v in gradients if v in train.lifetimes.root}
     initial = [value for value in (*trained, *extra) if graph.state[value].array.any()]
     frozen = [value for value in parts if value in graph.constants]
