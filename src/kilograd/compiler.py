@@ -93,7 +93,8 @@ def compile(
         forward, report = _quantized(
             folded, ports, calibration, kind, ranges=ranges, head=head, headroom=headroom
         )
-    choice = select(forward, normalise(All() if update is None else update))
+    spec = normalise(All() if update is None else update)
+    choice = select(forward, spec)
     if not choice:
         raise InputError(_nothing_to_train(forward))
     graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
@@ -113,6 +114,8 @@ def compile(
         budget=budget or Budget(),
         notes=(*imported.notes, *(report.notes if report else ())),
         quantized=report,
+        update=spec,
+        model=_title(model),
     )
     stage("fit", program.check_fit)
     return program
@@ -140,6 +143,11 @@ def _check_precision(precision: str, calibration: Any) -> None:
         )
     if precision == "float32" and calibration is not None:
         raise InputError("calibration is for precision='int8'; float32 takes none")
+
+
+def _title(model: Any) -> str:
+    """What the user gave: the path of a file, or the name of a class."""
+    return str(model) if isinstance(model, str | Path) else type(model).__qualname__
 
 
 def _nothing_to_train(graph: Graph) -> str:

@@ -77,6 +77,7 @@ def quantize(
         with walk.builder.at(node.location):
             _visit(walk, node)
     outputs = [walk.real(value) for value in fused.outputs]
+    walk.report.settings.update(head=head, ranges=ranges, headroom=headroom)
     return eliminate_dead(walk.builder.finish(outputs)), walk.report
 
 

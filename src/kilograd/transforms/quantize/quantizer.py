@@ -45,12 +45,13 @@ Reason = str | None
 class Report:
     """What was not done as asked: `kept` are (layer, operator, reason) of what stays float32, and
     `notes` are sentences that the user should see. `score` compares int8 and float32 on labelled
-    data, where there were any.
+    data, where there were any. `settings` are the arguments of `quantize` that are no data.
     """
 
     kept: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     score: Score | None = None
+    settings: dict[str, str | float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One line an entry."""
