@@ -23,6 +23,7 @@ from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
+from kilograd.transforms.head import Classes, with_classes
 from kilograd.transforms.layout import arrange
 from kilograd.transforms.masks import pack_masks
 from kilograd.transforms.ports import Ports
@@ -47,6 +48,7 @@ def compile(
     head: str = "float32",
     ranges: str = "min_max",
     headroom: float = 1.0,
+    classes: Classes | None = None,
     name: str | None = None,
 ) -> Program:
     """Compile a network into a program that predicts and learns.
@@ -71,6 +73,8 @@ def compile(
         headroom: for int8, how much longer than needed today ranges are. An int8 weight cannot grow
             beyond its range; 2 lets it double, at the price of one bit. Worth it for networks that
             learn from scratch, not for those that adapt.
+        classes: another number of classes than the network has, for a fresh last layer; or a list
+            that says for each class which old one it starts as, None for a fresh one.
         name: prefix of the C functions; by default the model's.
 
     Raises:
@@ -88,6 +92,8 @@ def compile(
     imported = stage("import", lambda: frontend.load(model, example_input))
     arranged, ports = stage("layout", lambda: arrange(imported.graph))
     folded = stage("fold", lambda: fold(arranged))
+    if classes is not None:
+        folded, ports = stage("head", lambda: with_classes(folded, ports, classes))
     forward, report = folded, None
     if precision == "int8":
         forward, report = _quantized(
