@@ -69,6 +69,19 @@ def band_rows(geometries: tuple[Geometry, ...], rows: int) -> tuple[int, ...]:
     return tuple(most[:last])
 
 
+def layout(
+    geometries: tuple[Geometry, ...], row_bytes: Sequence[int], rows: int
+) -> tuple[list[int], int]:
+    """Where in scratch each band lies, and where what the stages need begins; `row_bytes` are those
+    of the results of all stages but the last.
+    """
+    offsets, at = [], _BAND_BYTES * len(geometries)
+    for count, size in zip(band_rows(geometries, rows), row_bytes, strict=True):
+        offsets.append(at)
+        at += -(-count * size // 4) * 4
+    return offsets, at
+
+
 @dataclass(frozen=True)
 class QStream(Operator):
     """Inputs x i8 [1,H,W,C], then weight, bias, multiplier and shift of each of `stages`: what the
@@ -81,6 +94,11 @@ class QStream(Operator):
     name: ClassVar[str] = "q_stream"
     stages: tuple[Stage, ...]
     rows: int = 1
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The stages as they are printed on their own."""
+        return {"stages": " > ".join(map(str, self.stages)), "rows": self.rows}
 
     def images(self, *types: TensorType) -> tuple[TensorType, ...]:
         """The types of x and of every stage's result; raises InputError for what does not fit."""
@@ -116,13 +134,8 @@ class QStream(Operator):
         )
 
     def _layout(self, *types: TensorType) -> tuple[list[int], int]:
-        """Where in scratch the bands lie, and where what the stages need begins."""
-        rows = band_rows(self.geometries(*types), self.rows)
-        offsets, at = [], _BAND_BYTES * len(self.stages)
-        for count, image in zip(rows, self.images(*types)[1:-1], strict=True):
-            offsets.append(at)
-            at += -(-count * math.prod(image.shape[2:]) // 4) * 4
-        return offsets, at
+        row_bytes = [math.prod(image.shape[2:]) for image in self.images(*types)[1:-1]]
+        return layout(self.geometries(*types), row_bytes, self.rows)
 
     def cost(self, *types: TensorType) -> Cost:
         """The work of the stages; scratch has the bands, and what the hungriest stage needs."""
