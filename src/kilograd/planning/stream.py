@@ -118,7 +118,8 @@ class _Chain:
         self.start = chain.start
         self._stages = [_Stage.of(node) for node in nodes]
         self._image_bytes = [_aligned(image.type.bytes) for image in images]
-        alive = [b for b in lives.buffers if b.first < chain.start < b.last]
+        own = (images[1].name, lives.scratch.get(chain.start))
+        alive = [b for b in lives.buffers if b.first <= chain.start < b.last and b.name not in own]
         x = lives.root[images[0]].name
         if not any(b.name == x and b.last == chain.start + 1 for b in alive):
             self._image_bytes[0] = 0  # read again later: counted with the others
