@@ -173,7 +173,8 @@ class QStream(Operator):
             )
         table = f"(const kg_stage_s8[]){{{', '.join(fields)}}}"
         arguments = (y, x, table, len(self.stages), self.rows, operands.scratch, room)
-        return [Call("q_stream.h", "kg_stream_s8", arguments)]
+        dense = all(isinstance(stage, QConv2d) for stage in self.stages)
+        return [Call("q_stream.h", "kg_stream_dense_s8" if dense else "kg_stream_s8", arguments)]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:

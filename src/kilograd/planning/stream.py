@@ -105,7 +105,7 @@ class _Stage:
         g = self.geometry
         kept = max(0, (g.kernel[0] - 1) * g.dilation[0] + 1 - g.stride[0]) * g.size_in[1]
         if self.depthwise:
-            return 150 + self.channels * (205 + 15 * math.prod(g.kernel) + 4.6 * kept)
+            return 150 + self.channels * (100 + 4.3 * math.prod(g.kernel) + 4.6 * kept)
         return 150 + self.channels * 2.3 * kept
 
 

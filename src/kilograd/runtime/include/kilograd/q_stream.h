@@ -47,16 +47,17 @@ KG_INLINE void kg_drop_rows(int8_t *rows, kg_band *band, int32_t first, int32_t 
   }
 }
 
-/* The output rows [oh, end) of a stage, written to y. x holds its input from row `begin` on. */
-static inline void kg_stage_rows_s8(int8_t *restrict y, const int8_t *restrict x, const kg_stage_s8 *stage, int32_t oh,
-                                    int32_t end, int32_t begin, int16_t *restrict scratch) {
+/* The output rows [oh, end) of a stage, written to y. x holds its input from row `begin` on. `depthwise` says whether
+ * the stage may be one. */
+KG_INLINE void kg_stage_rows_s8(int8_t *restrict y, const int8_t *restrict x, const kg_stage_s8 *stage, int32_t oh,
+                                int32_t end, int32_t begin, int16_t *restrict scratch, bool depthwise) {
   kg_window g = stage->window;
   const int32_t first = kg_first_row(&g, oh);
   x += (first - begin) * g.W * stage->C;
   g.pad_top = (int16_t)(first - oh * g.stride_h + g.pad_top);
   g.H = kg_behind_row(&stage->window, end - 1) - first;
   g.OH = end - oh;
-  if (stage->groups > 0) {
+  if (!depthwise || stage->groups > 0) {
     kg_conv2d_s8(y, x, &stage->weight, 1, &stage->out, scratch, &g, stage->C, stage->O, stage->groups,
                  stage->x_zero_point);
   } else {
@@ -64,11 +65,9 @@ static inline void kg_stage_rows_s8(int8_t *restrict y, const int8_t *restrict x
   }
 }
 
-/* y = the last of `count` stages of ... of the first of x, `rows` rows of y at a time. Every window meets the image
- * that it slides over. `scratch`, aligned to 4 bytes, holds first `count` kg_band, then the bands, where the stages
- * say; at `room`, a multiple of 4, begins what the hungriest stage needs. y must not overlap anything else. */
-KG_SHARED void kg_stream_s8(int8_t *restrict y, const int8_t *restrict x, const kg_stage_s8 *stages, int32_t count,
-                            int32_t rows, int8_t *restrict scratch, int32_t room) {
+/* kg_stream_s8, with or without the code for depthwise stages. */
+KG_INLINE void kg_stages_s8(int8_t *restrict y, const int8_t *restrict x, const kg_stage_s8 *stages, int32_t count,
+                            int32_t rows, int8_t *restrict scratch, int32_t room, bool depthwise) {
   kg_band *const bands = (kg_band *)(void *)scratch, *const result = bands + count - 1;
   const int32_t OH = stages[count - 1].window.OH;
   for (int32_t i = 0; i < count; ++i) {
@@ -89,11 +88,25 @@ KG_SHARED void kg_stream_s8(int8_t *restrict y, const int8_t *restrict x, const 
       if (band->next > band->end) {
         kg_stage_rows_s8((band == result ? y : scratch + stages[i].band) + done,
                          i > 0 ? scratch + stages[i - 1].band : x, &stages[i], band->end, band->next,
-                         i > 0 ? bands[i - 1].begin : 0, (int16_t *)(void *)(scratch + room));
+                         i > 0 ? bands[i - 1].begin : 0, (int16_t *)(void *)(scratch + room), depthwise);
         band->end = band->next;
       }
     }
   }
+}
+
+/* y = the last of `count` stages of ... of the first of x, `rows` rows of y at a time. Every window meets the image
+ * that it slides over. `scratch`, aligned to 4 bytes, holds first `count` kg_band, then the bands, where the stages
+ * say; at `room`, a multiple of 4, begins what the hungriest stage needs. y must not overlap anything else. */
+KG_SHARED void kg_stream_s8(int8_t *restrict y, const int8_t *restrict x, const kg_stage_s8 *stages, int32_t count,
+                            int32_t rows, int8_t *restrict scratch, int32_t room) {
+  kg_stages_s8(y, x, stages, count, rows, scratch, room, true);
+}
+
+/* The same for stages of which none is depthwise: a network without any needs no code for them. */
+KG_SHARED void kg_stream_dense_s8(int8_t *restrict y, const int8_t *restrict x, const kg_stage_s8 *stages,
+                                  int32_t count, int32_t rows, int8_t *restrict scratch, int32_t room) {
+  kg_stages_s8(y, x, stages, count, rows, scratch, room, false);
 }
 
 #endif
