@@ -3,25 +3,33 @@ instructions of a prediction and of a training step, with and without, and that 
 same.
 
 PYTHONPATH=src:. python benchmarks/streaming.py [network ...]
+PYTHONPATH=src:. python benchmarks/streaming.py chains
 
 The head alone is trained, besides mcunet_5fps with the update that fits 49 KB of gradients.
 Calibration and samples are random: neither memory nor instructions depend on them.
+With `chains`, single chains in bands of some heights, compared with their stages one by one.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from quantized_kernels import firmware, run
 from tests.agreement.networks import BIG_M7, data_folder
+from tests.conformance.c_cases import Case
 from torch import nn
 
 import kilograd as kg
 from kilograd import compiler, zoo
+from kilograd.ir import Example
+from kilograd.ops.q_stream import OPERANDS, dense_stage, depthwise_stage, stream_example
 from kilograd.planning import order
 from kilograd.program import Program
 from kilograd.update import channels, full
@@ -104,9 +112,58 @@ def report(name: str, what: str, choose: Callable[[nn.Module], Any]) -> None:
     print(f"| {name}, {what} | {figures} |", flush=True)
 
 
+ONE, THREE = (((k, k), (k, k)) for k in (1, 3))
+CHAINS = {
+    "64x64: 1x1 8 to 32, 3x3/2, 1x1 to 16": (
+        (64, 64, 8),
+        (dense_stage(32, 1), depthwise_stage(3, 2, ONE), dense_stage(16, 1)),
+    ),
+    "32x32: 1x1 16 to 96, 3x3, 1x1 to 16": (
+        (32, 32, 16),
+        (dense_stage(96, 1), depthwise_stage(3, 1, ONE), dense_stage(16, 1)),
+    ),
+    "32x32: 1x1 16 to 48, 7x7, 1x1 to 16": (
+        (32, 32, 16),
+        (dense_stage(48, 1), depthwise_stage(7, 1, THREE), dense_stage(16, 1)),
+    ),
+}
+
+
+def stages_of(chain: Example) -> list[Example]:
+    """The stages of a chain, each with the image that it gets there."""
+    x, result = chain.inputs[0], []
+    images = chain.op.images(*chain.types)
+    for i, (op, image) in enumerate(zip(chain.op.stages, images, strict=False)):
+        own = slice(1 + OPERANDS * i, 1 + OPERANDS * (i + 1))
+        operands = (x, *chain.inputs[own])
+        result.append(Example(op, operands, types=(image, *chain.types[own])))
+        (x,) = op.reference(np, *operands)
+    return result
+
+
+def report_chains() -> None:
+    """Instructions and scratch for several heights of a band."""
+    for name, (shape, parts) in CHAINS.items():
+        rows = (1, 2, 4, 8, 16)
+        streams = [stream_example(0, shape, parts, count) for count in rows]
+        plain = stages_of(streams[0])
+        cases = [Case(i, name, example) for i, example in enumerate((*plain, *streams))]
+        with tempfile.TemporaryDirectory() as scratch:
+            machine = firmware(cases, Path(scratch), ())
+            counts = [run(machine, case)[0] for case in cases]
+        whole = sum(counts[: len(plain)])
+        print(f"{name}: {whole:,} instructions in operators of their own")
+        for count, stream, instructions in zip(rows, streams, counts[len(plain) :], strict=True):
+            room = stream.op.cost(*stream.types).scratch_bytes
+            print(f"  {count:2} rows: {100 * (instructions / whole - 1):+5.1f} %, {room:7,} B")
+
+
 def main() -> None:
     """Measure and print."""
     wanted = sys.argv[1:] or list(SIZES)
+    if wanted == ["chains"]:
+        report_chains()
+        return
     print("| network | SRAM | arena | flash | predict, instructions | train step, instructions |")
     print("|---|---|---|---|---|---|")
     for name in wanted:

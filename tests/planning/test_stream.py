@@ -14,7 +14,7 @@ from tests.agreement.networks import BIG_M7
 from torch import nn
 
 import kilograd as kg
-from kilograd import compiler
+from kilograd import compiler, zoo
 from kilograd.ir import Builder, Graph, Tensor, Value, evaluate, verify
 from kilograd.ops.q_conv import QConv2d, q_conv_example
 from kilograd.ops.q_depthwise import QDepthwiseConv2d, q_depthwise_example
@@ -248,3 +248,23 @@ def test_the_bits_of_training_stay(name):
     pytest.importorskip("unicorn")
     assert learn(streamed.on_emulator(), shape) == expected
     assert learn(program(name, RP2040).on_emulator(), shape) == expected
+
+
+@pytest.mark.parametrize("name, share", [("mcunet_5fps", 0.5), ("mbv2_w035", 0.32)])
+def test_forward_peaks_of_published_networks(name, share):
+    """At 128x128 with the head alone trained, the arena is a share of what plain operators need."""
+    model, example = zoo.create(name, num_classes=10)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, *example.shape[1:])).astype(np.float32)
+    with mock.patch.object(compiler, "plan_streams", wraps=plan_streams) as planner:
+        small = kg.compile(
+            model,
+            example,
+            precision="int8",
+            calibration=images,
+            update={"classifier.*": kg.update.full()},
+        )
+    plain = max(measure(graph).peak_bytes for graph in planner.call_args.args[0])
+    assert small.arena_bytes < share * plain
+    assert small.arena_bytes == max(
+        schedule.lifetimes.peak_bytes for schedule in (small.predict, small.train)
+    )

@@ -182,24 +182,25 @@ class QStream(Operator):
         row, of some, of all; images of one row, and rows that nobody reads.
         """
         one, two, three = (((k, k), (k, k)) for k in (1, 2, 3))
-        odd, conv, depth = ((0, 1), (1, 0)), _conv, _depthwise
+        odd, conv, depth = ((0, 1), (1, 0)), dense_stage, depthwise_stage
         block = (conv(12, 1, low=-5), depth(3, 1, one, low=-5), conv(4, 1))
+        make = stream_example
         return [
-            _example(0, (7, 9, 5), block, 1, batched=True),
-            _example(1, (7, 9, 5), block, 3),
-            _example(2, (7, 9, 5), block, 7),
-            _example(3, (1, 9, 5), block, 2),
-            _example(4, (12, 11, 3), (conv(6, 3, one, 2), depth(3, 1, one), conv(5, 1)), 2),
-            _example(5, (13, 8, 4), (conv(9, 1), depth(5, 2, two), conv(3, 1)), 2),
-            _example(6, (11, 9, 2), (conv(7, 1), depth(7, 1, three, high=60)), 2),
-            _example(7, (14, 14, 2), (conv(5, 1), depth(7, 2, three), conv(3, 3, one)), 1),
-            _example(8, (9, 7, 6), (depth(3, 2, odd), conv(4, 1)), 2),
-            _example(9, (9, 7, 6), (depth(3, 1, odd), conv(4, 3, odd, 2), depth(3, 1, one)), 1),
-            _example(10, (15, 6, 3), (conv(4, 3, two, dilation=2), depth(3, 3, one)), 1),
-            _example(11, (11, 6, 3), (conv(4, 2), conv(3, 1, stride=3), depth(3, 1, two, 2)), 2),
-            _example(12, (9, 9, 4), (conv(8, 3, one, groups=2), conv(4, 1), conv(6, 2)), 4),
-            _example(13, (8, 20, 8), (*block, *block), 3),
-            _example(14, (6, 5, 3), (depth(3, 1, one),), 4),
+            make(0, (7, 9, 5), block, 1, batched=True),
+            make(1, (7, 9, 5), block, 3),
+            make(2, (7, 9, 5), block, 7),
+            make(3, (1, 9, 5), block, 2),
+            make(4, (12, 11, 3), (conv(6, 3, one, 2), depth(3, 1, one), conv(5, 1)), 2),
+            make(5, (13, 8, 4), (conv(9, 1), depth(5, 2, two), conv(3, 1)), 2),
+            make(6, (11, 9, 2), (conv(7, 1), depth(7, 1, three, high=60)), 2),
+            make(7, (14, 14, 2), (conv(5, 1), depth(7, 2, three), conv(3, 3, one)), 1),
+            make(8, (9, 7, 6), (depth(3, 2, odd), conv(4, 1)), 2),
+            make(9, (9, 7, 6), (depth(3, 1, odd), conv(4, 3, odd, 2), depth(3, 1, one)), 1),
+            make(10, (15, 6, 3), (conv(4, 3, two, dilation=2), depth(3, 3, one)), 1),
+            make(11, (11, 6, 3), (conv(4, 2), conv(3, 1, stride=3), depth(3, 1, two, 2)), 2),
+            make(12, (9, 9, 4), (conv(8, 3, one, groups=2), conv(4, 1), conv(6, 2)), 4),
+            make(13, (8, 20, 8), (*block, *block), 3),
+            make(14, (6, 5, 3), (depth(3, 1, one),), 4),
         ]  # fmt: skip
 
 
@@ -208,7 +209,7 @@ def _shared_out(operands: Sequence[Any]) -> list[Any]:
     return [operands[i : i + OPERANDS] for i in range(1, len(operands), OPERANDS)]
 
 
-_Part = Callable[[int, tuple[int, ...], int], Example]
+Part = Callable[[int, tuple[int, ...], int], Example]
 """An example of a stage from a seed, the shape of its image and the image's zero point."""
 
 
@@ -217,10 +218,12 @@ def _scale(terms: int) -> float:
     return 0.06 * math.sqrt(terms)
 
 
-def _conv(
+def dense_stage(
     channels: int, kernel: int, padding: Any = ((0, 0), (0, 0)), stride: int = 1, *,
     dilation: int = 1, groups: int = 1, low: int = -128,
-) -> _Part:  # fmt: skip
+) -> Part:  # fmt: skip
+    """A convolution to so many channels, for `stream_example`."""
+
     def make(seed: int, shape: tuple[int, ...], x_zero_point: int) -> Example:
         pairs = ((stride, stride), padding, (dilation, dilation))
         scale = _scale(kernel * kernel * shape[3] // groups)
@@ -230,10 +233,12 @@ def _conv(
     return make
 
 
-def _depthwise(
+def depthwise_stage(
     kernel: int, stride: int = 1, padding: Any = ((0, 0), (0, 0)), dilation: int = 1, *,
     low: int = -128, high: int = 127,
-) -> _Part:  # fmt: skip
+) -> Part:  # fmt: skip
+    """A depthwise convolution, for `stream_example`."""
+
     def make(seed: int, shape: tuple[int, ...], x_zero_point: int) -> Example:
         pairs = ((stride, stride), padding, (dilation, dilation))
         scale = _scale(kernel * kernel)
@@ -243,8 +248,8 @@ def _depthwise(
     return make
 
 
-def _example(
-    seed: int, shape: tuple[int, ...], parts: Sequence[_Part], rows: int, batched: bool = False
+def stream_example(
+    seed: int, shape: tuple[int, ...], parts: Sequence[Part], rows: int, batched: bool = False
 ) -> Example:
     """A chain of random layers."""
     image = activation((1, *shape), 0.05, 4)
