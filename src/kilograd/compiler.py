@@ -19,6 +19,7 @@ from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.allocate import allocate
 from kilograd.planning.order import order
 from kilograd.planning.schedule import Schedule
+from kilograd.planning.stream import plan_streams
 from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
@@ -106,6 +107,7 @@ def compile(
     graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
     predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(graphs.train)))
     train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
+    predict, train = stage("stream", lambda: plan_streams((predict, train)))
     schedules = stage("allocate", lambda: allocate((predict, train)))
     program = Program(
         name=network_name(name or imported.name),
