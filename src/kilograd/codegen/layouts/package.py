@@ -23,7 +23,7 @@ REQUIRED_FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"
 
 EXAMPLES: Mapping[str, str] = {
     "learn_from_serial": "Learn from a serial stream",
-    "keep_in_flash": "Learn from a serial stream, save to flash, load at boot",
+    "keep_in_flash": "Keep what was learned in flash",
     "learn_by_button": "Learn or predict by a button",
 }
 """The firmware examples and what they show."""
