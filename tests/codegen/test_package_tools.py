@@ -119,13 +119,17 @@ def test_zephyr_takes_the_kconfig(tmp_path: Path):
     assert python(code, tmp_path / "Kconfig") == "n y y []"
 
 
-def test_the_pack_manager_takes_the_pack(tmp_path: Path):
-    path = classifier().save(tmp_path / "kilograd.faces.1.0.0.pack", layout="cmsis-pack")
+def test_the_pack_manager_takes_the_description(tmp_path: Path):
+    root = classifier().save(tmp_path / "package", layout="cmsis-pack")
     code = (
         "import sys\nfrom cmsis_pack_manager import Cache, ffi, lib\n"
         "cache = Cache(True, True, json_path=sys.argv[2], data_path=sys.argv[2])\n"
         "packs = cache.add_pack_from_path(sys.argv[1])\n"
         "print(ffi.string(lib.dumps_components(packs)).decode())"
     )
-    components = json.loads(python(code, path, tmp_path / "cache"))
-    print(components)
+    (tmp_path / "cache").mkdir()
+    printed = python(code, root / "kilograd.faces.pdsc", tmp_path / "cache")
+    [component] = json.loads(printed[printed.index("[") :])
+    assert (component["class"], component["sub_group"]) == ("Machine Learning", "Network faces")
+    assert len(component["files"]) == len(list(root.glob("source/**/*.[ch]"))) + 5
+    assert sum(file["attr"] == "Template" for file in component["files"]) == 3
