@@ -25,9 +25,10 @@ ALLOWED: dict[str, set[str]] = {
     "saving": {"codegen", "execution"},
     "program": {"summary", "execution", "codegen", "saving"},
     "compiler": {"program", "frontend"},
+    "data": {"options"},
     "demo_data": {"errors"},
     "demo": {"__init__", "compiler", "program", "demo_data"},
-    "cli": {"__init__", "demo", "compiler"},
+    "cli": {"__init__", "demo", "compiler", "data", "zoo"},
     "__init__": {"compiler"},
 }
 

@@ -108,7 +108,7 @@ def test_espressif_takes_the_manifest(tmp_path: Path):
 def test_zephyr_takes_the_kconfig(tmp_path: Path):
     root = classifier().save(tmp_path / "package", layout="zephyr")
     (tmp_path / "Kconfig").write_text(
-        "config CPU_HAS_FPU\n\tdef_bool y\nconfig FPU\n\tbool \"FPU\"\n"
+        'config CPU_HAS_FPU\n\tdef_bool y\nconfig FPU\n\tbool "FPU"\n'
         f'source "{root / "zephyr/Kconfig"}"\n'
     )
     code = (
