@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiler": {"program", "frontend"},
     "data": {"options"},
     "demo_data": {"errors"},
-    "demo": {"__init__", "compiler", "program", "demo_data"},
+    "demo": {"__init__", "compiler", "program", "demo_data", "devices"},
     "cli": {"__init__", "demo", "compiler", "data", "zoo"},
     "__init__": {"compiler"},
 }

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import kilograd
-from kilograd import demo_data, update
+from kilograd import demo_data, devices, update
 
 EPOCHS = 3
 LEARNING_RATE = 0.003
@@ -24,6 +24,7 @@ def run(output: Path, device: str, console: Console | None = None) -> kilograd.P
     `output`, what happens to `console`, and return the program.
     """
     console = console or Console()
+    devices.load(device).memory_map()  # refuses a device that cannot be emulated, before the work
     data = demo_data.load()
     start = time.perf_counter()
     program = kilograd.compile(
