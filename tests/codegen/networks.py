@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -37,6 +39,19 @@ def regression(name: str = "angles") -> kg.Program:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(2, 3, 3, padding=1))
     return kg.compile(model, torch.zeros(1, 2, 5), loss="mse", name=name)
+
+
+@functools.cache
+def quantised(loss: str = "cross_entropy") -> kg.Program:
+    """int8 from input to head: its samples are scaled before they are sent."""
+    if "calibration" not in inspect.signature(kg.compile).parameters:
+        pytest.skip("compile has no int8")
+    torch.manual_seed(0)
+    outputs = 3 if loss == "cross_entropy" else 6
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, outputs))
+    calibration = np.random.default_rng(1).standard_normal((20, 6)).astype(np.float32)
+    options = {"precision": "int8", "calibration": calibration}
+    return kg.compile(model, torch.zeros(1, 6), loss=loss, name="gestures", **options)
 
 
 PROGRAMS = {"classifier": classifier, "autoencoder": autoencoder, "regression": regression}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import kilograd as kg
-from tests.codegen.networks import PROGRAMS, classifier, samples
+from tests.codegen.networks import PROGRAMS, classifier, quantised, samples
 
 STUBS = Path(__file__).parent / "stubs"
 EXAMPLES = ("learn_from_serial", "keep_in_flash", "learn_by_button")
@@ -171,10 +171,24 @@ def test_other_losses_learn_by_a_button(kind: str, tmp_path: Path):
     assert said[0].startswith("error" if kind == "autoencoder" else "output")
 
 
-@pytest.mark.parametrize("kind", PROGRAMS)
+@pytest.mark.parametrize("loss", ["cross_entropy", "autoencoder"])
+def test_int8_samples_in_every_framework(loss: str, tmp_path: Path):
+    program = quantised(loss)
+    for board in ("plain", "arduino-avr", "esp-idf", "zephyr", "cmsis-pack"):
+        root = program.save(tmp_path / board, layout=BOARDS[board][0])
+        for example in EXAMPLES:
+            compile_example(root, board, example, tmp_path / "example.o")
+    executable = build(program, "plain", "learn_by_button", tmp_path)
+    quiet, press = b"0" * 110, b"11111" + b"00000"
+    said = talk(executable, quiet + (press + quiet) * 60 + quiet).decode().splitlines()
+    losses = [float(line.split()[-1]) for line in said if "loss" in line]
+    assert len(losses) == 60 and losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("kind", [*PROGRAMS, "int8"])
 def test_the_script_streams_samples(kind: str, tmp_path: Path):
     """What the script prints are the losses and outputs of a session."""
-    program = PROGRAMS[kind]()
+    program = quantised() if kind == "int8" else PROGRAMS[kind]()
     x, y = samples(program)
     np.savez(tmp_path / "samples.npz", **({"x": x} if y is None else {"x": x, "y": y}))
     executable = build(program, "plain", "keep_in_flash", tmp_path)
@@ -188,7 +202,7 @@ def test_the_script_streams_samples(kind: str, tmp_path: Path):
     losses = session.fit(x, y, epochs=2, shuffle=False, progress=False).losses
     lines = done.stdout.splitlines()
     assert [float(line.split()[-1]) for line in lines[: len(losses)]] == pytest.approx(losses)
-    if kind == "classifier":
+    if program.loss is kg.Loss.CROSS_ENTROPY:
         classes = np.argmax(session.predict(x), axis=1)
         assert lines[len(losses) : -1] == [f"class {label}" for label in classes]
     assert lines[-1] == "saved" and (tmp_path / f"{program.name}.checkpoint").is_file()

@@ -118,7 +118,11 @@ class Package:
         )
 
     def _context(self) -> dict[str, object]:
+        meaning = self.input.quantization
         return {
+            "input_scale": repr(meaning.scales[0]) if meaning else "",
+            "input_scale_c": format_float(meaning.scales[0]) if meaning else "",
+            "input_zero_point": meaning.zero_point if meaning else 0,
             "name": self.name,
             "upper": self.name.upper(),
             "title": f"{self.name}, a network that learns",
