@@ -34,6 +34,7 @@ device = {device}
 # "float32", or "int8" with samples to take the ranges from.
 precision = "float32"
 # calibration = "calibration.npz"
+# head = "float32" # or "int8": the last layer
 
 # What to train: "all", or a list applied in order, of "last:2", "biases", "biases:20",
 # "PATTERN=full", "PATTERN=bias", "PATTERN=none", "PATTERN=channels:0.25".
@@ -55,6 +56,7 @@ momentum = 0.0
 weight_decay = 0.0
 accumulate = 1 # samples per update
 atomic = true  # a failed step changes nothing
+# rounding = "stochastic" # of int8 weights; or "residual", "nearest"
 
 # Limits below the device's.
 [budget]
