@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -232,8 +233,6 @@ def test_a_wrong_run_file(text: str, message: str, run: Run):
     Path("wrong.toml").write_text(text)
     done = run("compile", "nets:make", "-c", "wrong.toml", "-o", "out")
     assert done.code == 2 and not Path("out").exists()
-    import re
-
     assert re.search(message, done.err), done.err
 
 
@@ -319,6 +318,15 @@ def test_demo_tells_its_story(run: Run, folder: Path):
     assert "before learning" in done.out and "after learning" in done.out
     assert "instructions" in done.out and "SRAM" in done.out
     assert (folder / "demo/face_detector.c").is_file()
+
+
+@pytest.mark.slow
+def test_demo_for_machines(run: Run, folder: Path):
+    done = run("demo", "--output", folder / "demo", "--json")
+    assert done.code == 0, done.err
+    manifest = json.loads((folder / "demo/manifest.json").read_text())
+    assert done.json() == {"output": str(folder / "demo"), **manifest}
+    assert "before learning" in done.err
 
 
 # Wrong use ---------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def save_project(
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kilograd-") as scratch:
             staged, replaced = Path(scratch) / "project", Path(scratch) / "replaced"
             if is_archive:
-                _write_archive(files, staged, "" if layout == "cmsis-pack" else target.stem)
+                _write_archive(files, staged, "" if layout == "cmsis-pack" else package.folder_name)
             else:
                 write_files(files, staged)
             try:

@@ -162,6 +162,24 @@ def test_platformio_library(kind: str):
     assert all(re.fullmatch(r"[\w /.-]+", example["name"]) for example in manifest["examples"])
 
 
+@pytest.mark.parametrize("name", ["_3d__faces_", "while", "Arduino", "x", "a" * 80])
+def test_names_that_packages_do_not_take(name: str, tmp_path: Path):
+    program = autoencoder(name)
+    properties = program.files("arduino")["library.properties"]
+    [called] = re.findall(r"^name=(.*)$", properties, re.MULTILINE)
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", called)
+    with zipfile.ZipFile(program.save(tmp_path / "my lib.zip", layout="arduino")) as archive:
+        [root] = {entry.split("/")[0] for entry in archive.namelist()}
+    assert re.fullmatch(r"[A-Za-z0-9][\w.-]{0,62}", root, re.ASCII)
+    called = json.loads(program.files("platformio")["library.json"])["name"]
+    assert re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", called) and len(called) <= 100
+    description = ET.fromstring(program.files("cmsis-pack")[f"kilograd.{program.name}.pdsc"])
+    [component] = description.iter("component")
+    assert 3 <= len(component.attrib["Csub"]) <= 32
+    kconfig = program.files("zephyr")["zephyr/Kconfig"]
+    assert re.match(r"config [A-Z][A-Z0-9_]*\n", kconfig)
+
+
 def test_esp_idf_component():
     files = classifier().files("esp-idf")
     manifest = yaml.safe_load(files["idf_component.yml"])

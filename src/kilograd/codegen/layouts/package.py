@@ -34,6 +34,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "learn_by_button": ("send", "button", "sensor"),
 }
 _STACK_MARGIN_BYTES = 2048
+_LONGEST_FOLDER = 63
 _STACK_UNKNOWN_BYTES = 8192
 
 _TEMPLATES = jinja2.Environment(
@@ -82,6 +83,11 @@ class Package:
             return _STACK_UNKNOWN_BYTES
         return -(-(self.stack_bytes + _STACK_MARGIN_BYTES) // 1024) * 1024
 
+    @property
+    def folder_name(self) -> str:
+        """The name as a folder or library: starts with a letter or digit, at most 63 characters."""
+        return self.name.strip("_")[:_LONGEST_FOLDER].rstrip("_")
+
     def sources_in(self, directory: str, *, prologue: bool = False) -> dict[str, str]:
         """The network's C files below a directory; with `prologue`, its flags are in the file."""
         files = {f"{directory}/{path}": text for path, text in self.sources.items()}
@@ -124,6 +130,7 @@ class Package:
             "input_scale_c": format_float(meaning.scales[0]) if meaning else "",
             "input_zero_point": meaning.zero_point if meaning else 0,
             "name": self.name,
+            "folder_name": self.folder_name,
             "upper": self.name.upper(),
             "title": f"{self.name}, a network that learns",
             "sentence": f"The network {self.name}: predicts, and learns on the device.",

@@ -6,6 +6,7 @@ Source: https://docs.platformio.org/en/latest/manifests/library-json/index.html.
 from __future__ import annotations
 
 import json
+import re
 
 from kilograd.codegen.layouts.package import EXAMPLES, REQUIRED_FLAGS, VERSION, Package
 
@@ -42,7 +43,7 @@ def _manifest(package: Package) -> str:
             "assets/schema/library.json"
         ),
         # Letters, digits and dashes are what PlatformIO's registry takes.
-        "name": package.name.replace("_", "-").strip("-"),
+        "name": re.sub("_+", "-", package.folder_name),
         "version": VERSION,
         "description": f"The network {package.name}: predicts, and learns on the device.",
         "keywords": ["neural network", "on-device training", "machine learning"],
