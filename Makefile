@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench format clean
+.PHONY: help demo test test-slow test-packages check bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,15 @@ test: $(VENV)/.dev  ## run the tests
 
 test-slow: $(VENV)/.dev  ## run the tests that are left out of `test`: networks at full resolution
 	$(BIN)/python -m pytest -n auto -m slow
+
+# Validators of the package formats; their requirements do not go with those of the compiler.
+.venv-packages/bin/pio:
+	$(PYTHON) -m venv .venv-packages
+	.venv-packages/bin/pip install --quiet --disable-pip-version-check \
+	  'platformio>=6.1' 'idf-component-manager>=2' 'kconfiglib>=14' 'cmsis-pack-manager>=0.5'
+
+test-packages: $(VENV)/.dev .venv-packages/bin/pio  ## packages by their own validators, and Arm's and RISC-V's GCC where installed
+	$(BIN)/python -m pytest -m packages tests/codegen
 
 check: $(VENV)/.dev  ## lint, types, C format, layering
 	$(BIN)/ruff check .

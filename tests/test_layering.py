@@ -25,11 +25,16 @@ ALLOWED: dict[str, set[str]] = {
     "figures": {"program", "planning"},
     "explaining": {"program", "planning"},
     "report": {"program", "figures", "planning"},
-    "program": {"summary", "figures", "explaining", "report", "execution", "codegen"},
+    "program": {
+        *("summary", "figures", "explaining", "report", "saving"),
+        *("execution", "codegen"),
+    },
+    "saving": {"codegen", "execution"},
     "compiler": {"program", "frontend"},
+    "data": {"options"},
     "demo_data": {"errors"},
-    "demo": {"__init__", "compiler", "program", "demo_data"},
-    "cli": {"__init__", "demo", "compiler", "report"},
+    "demo": {"__init__", "compiler", "program", "demo_data", "devices"},
+    "cli": {"__init__", "demo", "compiler", "data", "zoo", "report"},
     "__init__": {"compiler"},
 }
 

@@ -69,8 +69,8 @@ def test_inputs_with_the_names_of_arguments(argument):
 )
 def test_networks_with_the_names_of_files(name):
     program = kg.compile(Scaled(), X, name=name, device="cortex-m7-256k")
-    assert len(program.sources.files) == len({file.lower() for file in program.sources.files})
-    assert "int main" in program.sources.files["main.c"]
+    assert len(program.files()) == len({file.lower() for file in program.files()})
+    assert "int main" in program.files()["main.c"]
     loss_of(Scaled(), name=name)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import kilograd
-from kilograd import demo_data, update
+from kilograd import demo_data, devices, update
 
 EPOCHS = 3
 LEARNING_RATE = 0.01
@@ -29,6 +29,7 @@ def run(
     nobody knows how the camera will hang.
     """
     console = console or Console()
+    devices.load(device).memory_map()  # refuses a device that cannot be emulated, before the work
     data = demo_data.load()
     start = time.perf_counter()
     program = kilograd.compile(

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from kilograd.codegen import project
+from kilograd.codegen import layouts, project
 from kilograd.codegen.project import Sources
 from kilograd.devices import Device
-from kilograd.errors import CompilerBug, InfeasibleError, InputError
-from kilograd.execution.build import build_firmware, build_host_library, write_files
+from kilograd.errors import CompilerBug, InfeasibleError
+from kilograd.execution.build import build_firmware, build_host_library
 from kilograd.execution.host import HostBackend
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
@@ -28,13 +28,12 @@ from kilograd.ir import Builder, Graph, Value
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.explain import describe_peak, describe_state
 from kilograd.planning.schedule import Schedule
+from kilograd.saving import MANIFEST, save_project
 from kilograd.summary import summary
 from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.quantize import Report
 from kilograd.update import All, Spec
-
-_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -218,26 +217,37 @@ class Program:
 
         return write(self, path, runs=runs, sample=sample)
 
-    def save(self, directory: str | Path, *, force: bool = False) -> Path:
-        """Write the C project, all of it or nothing.
+    def save(self, directory: str | Path, *, layout: str = "plain", force: bool = False) -> Path:
+        """Write the C project in a layout of `codegen.layouts`, all of it or nothing.
 
-        An existing directory has to be empty; `force` replaces one that an earlier `save` wrote,
-        and no other. Raises InputError where the directory cannot be written.
+        A path that ends in `.zip` (or, for `cmsis-pack`, `.pack`) becomes an archive, anything else
+        a directory. What exists has to be an empty directory; `force` replaces a directory or an
+        archive that an earlier `save` wrote, and nothing else. Raises InputError where `layout` is
+        unknown or the path cannot be written.
         """
-        target = Path(directory).resolve()
-        _check_target(Path(directory), target, force)
-        files = {**self.sources.files, _MANIFEST: self.manifest()}
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kilograd-") as scratch:
-                staged = Path(scratch) / "project"
-                write_files(files, staged)
-                if target.exists():
-                    target.rename(Path(scratch) / "replaced")
-                staged.rename(target)
-        except OSError as error:
-            raise InputError(f"cannot write the C project to {directory}: {error}") from error
-        return Path(directory)
+        return save_project(self.files(layout), Path(directory), layout, self._package, force)
+
+    def files(self, layout: str = "plain") -> dict[str, str]:
+        """Every file that `save` writes, as text by relative path, `manifest.json` among them."""
+        layouts.check(layout)
+        return {**layouts.arrange(layout, self._package), MANIFEST: self.manifest()}
+
+    @cached_property
+    def _package(self) -> layouts.Package:
+        target = TrainingInputs.of(self.train.graph).target
+        return layouts.Package(
+            name=self.name,
+            sources=self.sources.files,
+            input=self._input.type,
+            output=self._output.type,
+            target=target.type if target else None,
+            input_port=self.ports.inputs[0],
+            output_port=self.ports.outputs[0],
+            loss=self.loss,
+            learning_rate=self.optimizer.lr,
+            cpu=self.device.cpu,
+            stack_bytes=self.memory.stack_bytes,
+        )
 
     def manifest(self) -> str:
         """What was compiled, as JSON: the figures of `summary`, the ports, the trained tensors."""
@@ -369,36 +379,6 @@ class Program:
             self.device,
             toolchain=toolchain,
         )
-
-
-def _check_target(directory: Path, target: Path, force: bool) -> None:
-    """Refuse a directory that cannot be replaced without losing what is not ours."""
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{directory} is a file; name a directory to write the C project to")
-    if Path.cwd().is_relative_to(target):
-        raise InputError(
-            f"the C project replaces a directory as a whole, which {directory} cannot be, as "
-            "it holds the current one; name a new directory inside, such as firmware"
-        )
-    if not target.exists() or not any(target.iterdir()):
-        return
-    if not force:
-        raise InputError(
-            f"{directory} is not empty; choose another directory, or force it (--force)"
-        )
-    if not _is_project(target):
-        raise InputError(
-            f"{directory} holds files that kilograd did not write (it has no {_MANIFEST} of a "
-            "kilograd project), so it is not replaced; choose another directory"
-        )
-
-
-def _is_project(directory: Path) -> bool:
-    try:
-        content = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and "kilograd" in content
 
 
 def _macs(graph: Graph) -> int:

@@ -1,7 +1,7 @@
-"""The C project of a program: one header, one straight-line source, its tables, and what builds
-them.
+"""The C of a program: one header, one straight-line source, its tables and kernels.
 
-Everything is text made from the two scheduled functions; writing it to disk is the caller's.
+Everything is text made from the two scheduled functions. `kilograd.codegen.layouts` puts it where a
+build system wants it; writing it to disk is the caller's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ELEMENTS_PER_LINE = 8
 
 @dataclass(frozen=True)
 class Sources:
-    """The text of every file of the project by relative path, and what its callers need to know.
+    """The network's C files as text by relative path, and what their callers need to know.
 
     `checkpoint_id` identifies network and state layout; `state_bytes` is the size of the state
     structure.
@@ -103,9 +103,6 @@ def emit(
         f"{name}.h": wrap(_TEMPLATES.get_template("network.h.j2").render(context)),
         f"{name}.c": wrap(_TEMPLATES.get_template("network.c.j2").render(context)),
         f"{name}_tables.h": _TEMPLATES.get_template("tables.h.j2").render(context),
-        "main.c": wrap(_TEMPLATES.get_template("main.c.j2").render(context)),
-        "Makefile": _TEMPLATES.get_template("Makefile.j2").render(context),
-        "CMakeLists.txt": _TEMPLATES.get_template("CMakeLists.txt.j2").render(context),
     }
     for header in _closure(headers):
         files[f"kilograd/{header}"] = (RUNTIME / header).read_text()

@@ -87,6 +87,14 @@ class History:
     validation_accuracies: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The mean loss over samples, and the share of right classes where there are classes."""
+
+    loss: float
+    accuracy: float | None
+
+
 class Session:
     """A network in memory that predicts and learns, one sample at a time, exactly as on the
     device.
@@ -156,21 +164,46 @@ class Session:
                     history.losses.append(self._step(samples[index], targets[index], rate))
                     advance(f"epoch {epoch + 1}/{epochs}  loss {np.mean(history.losses[-50:]):.4f}")
                 if validation is not None:
-                    history.validation_losses.append(self.loss(*validation))
-                    if self._interface.loss is Loss.CROSS_ENTROPY and validation[1] is not None:
-                        history.validation_accuracies.append(self.accuracy(*_pair(validation)))
+                    found = self.evaluate(*validation)
+                    history.validation_losses.append(found.loss)
+                    if found.accuracy is not None:
+                        history.validation_accuracies.append(found.accuracy)
         return history
 
     # Judging -------------------------------------------------------------------------------------
 
     def accuracy(self, x: ArrayLike, y: ArrayLike) -> float:
         """The share of samples whose largest output is at the class index given, in [0, 1]."""
-        winners = np.argmax(self._outputs(x), axis=1)
-        return float(np.mean(winners == self._labels(y, len(winners))))
+        return self._accuracy(self._outputs(x), y)
 
     def loss(self, x: ArrayLike, y: ArrayLike | None = None) -> float:
         """The mean loss over samples, without learning."""
-        output = self._outputs(x).astype(np.float64)
+        return self._loss(self._outputs(x), x, y)
+
+    def evaluate(
+        self, x: ArrayLike, y: ArrayLike | None = None, *, progress: bool = False
+    ) -> Evaluation:
+        """Loss and accuracy by one pass over the samples; with a bar where there is a terminal."""
+        array = _numbers(x, "x")
+        if array.shape == tuple(self._interface.input.shape[1:]):
+            array = array[None]
+        batches = np.array_split(array, max(1, len(array) // 16)) if len(array) else [array]
+        outputs = []
+        with _progress(progress, len(batches)) as advance:
+            for batch in batches:
+                outputs.append(self._outputs(batch))
+                advance("evaluating")
+        output = np.concatenate(outputs)
+        classes = self._interface.loss is Loss.CROSS_ENTROPY and y is not None
+        accuracy = self._accuracy(output, y) if classes and y is not None else None
+        return Evaluation(self._loss(output, array, y), accuracy)
+
+    def _accuracy(self, output: Array, y: ArrayLike) -> float:
+        winners = np.argmax(output, axis=1)
+        return float(np.mean(winners == self._labels(y, len(winners))))
+
+    def _loss(self, outputs: Array, x: ArrayLike, y: ArrayLike | None) -> float:
+        output = outputs.astype(np.float64)
         kind = self._interface.loss
         if kind is Loss.CROSS_ENTROPY:
             logits = np.moveaxis(output, 1, -1)
@@ -417,12 +450,6 @@ def _numbers(x: Any, name: str) -> Array:
     return array
 
 
-def _pair(validation: tuple[ArrayLike, ArrayLike | None]) -> tuple[ArrayLike, ArrayLike]:
-    x, y = validation
-    assert y is not None
-    return x, y
-
-
 @contextmanager
 def _progress(show: bool, total: int) -> Iterator[Any]:
     columns = (
@@ -431,7 +458,7 @@ def _progress(show: bool, total: int) -> Iterator[Any]:
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
-    console = Console()
+    console = Console(stderr=True)
     hidden = not (show and console.is_terminal)
     with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
         task = bar.add_task("", total=total)

@@ -1,0 +1,5 @@
+"""`python -m kilograd.cli`."""
+
+from kilograd.cli import main
+
+main()

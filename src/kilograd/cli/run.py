@@ -1,0 +1,226 @@
+"""What every command on a network has in common: options, run file, defaults, compilation.
+
+    @app.command()
+    @on_network
+    def compile(run: Run, output: Annotated[...] = None) -> None: ...
+
+gives the command all options that describe a run, and calls it with what they amount to.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import kilograd
+from kilograd import Program
+from kilograd.cli import runfile
+from kilograd.cli.app import busy
+from kilograd.cli.models import Model, resolve
+from kilograd.cli.runfile import RunFile
+from kilograd.data import Reading, Samples, Wanted
+from kilograd.data import load as load_samples
+from kilograd.errors import InputError
+from kilograd.frontend import load as load_model
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: the keys of the run file with the flags laid over them.
+
+    `folder` is what the paths of the file are relative to. Paths on the command line are relative
+    to the current directory, and absolute in `settings`.
+    """
+
+    settings: RunFile
+    folder: Path
+
+    @cached_property
+    def model(self) -> Model:
+        """The model that the run names."""
+        settings = self.settings
+        if settings.model is None:
+            raise InputError(
+                f"name a model, or write a run file with kilograd init MODEL ({runfile.DEFAULT} "
+                "in the current directory is read by itself)"
+            )
+        shape = None if settings.input_shape is None else tuple(settings.input_shape)
+        return resolve(settings.model, self.folder, shape)
+
+    def compile(self) -> Program:
+        """The compiled program. Raises every UserError that `kilograd.compile` raises."""
+        settings = self.settings
+        update = [settings.update] if isinstance(settings.update, str) else settings.update
+        device: str | Path = settings.device
+        if settings.device.endswith(".toml"):
+            device = self.folder / settings.device
+        keywords: dict[str, Any] = {
+            "device": device,
+            "update": kilograd.update.parse(update),
+            "loss": settings.loss,
+            "optimizer": runfile.build(kilograd.SGD, "optimizer", settings.optimizer),
+            "budget": runfile.build(kilograd.Budget, "budget", settings.budget),
+            "name": settings.name or self.model.name,
+        }
+        for key in ("precision", "head", "ranges"):
+            if getattr(settings, key) is not None:
+                keywords[key] = getattr(settings, key)
+        with busy("compiling"):
+            if settings.calibration is not None:
+                keywords["calibration"] = self._calibration(settings.calibration)
+            program = kilograd.compile(self.model.source, self.model.example_input, **keywords)
+        return program
+
+    def samples(self, path: Path | None, program: Program, which: str) -> Samples:
+        """The samples of a file or folder, for the network. Raises InputError where they are not.
+
+        `which` is "train" or "test", the key of `[data]` that counts where `path` is None.
+        """
+        if path is None:
+            own = getattr(self.settings.data, which)
+            if own is None:
+                raise InputError(
+                    f"name the samples: --data FILE, or {which} in [data] of the run file"
+                )
+            path = self.folder / own
+        wanted = Wanted(
+            input_shape=program.ports.inputs[0].shape[1:],
+            output_shape=program.ports.outputs[0].shape[1:],
+            loss=program.loss,
+        )
+        with busy(f"reading {path}"):
+            return load_samples(path, wanted, self._reading)
+
+    def _calibration(self, path: str) -> np.ndarray:
+        example = self.model.example_input
+        if example is None:
+            shape = load_model(self.model.source).graph.inputs[0].type.shape
+        else:
+            shape = tuple(example.shape)
+        wanted = Wanted(input_shape=tuple(shape[1:]), output_shape=(), loss=None)
+        return load_samples(self.folder / path, wanted, self._reading).x
+
+    @property
+    def _reading(self) -> Reading:
+        data = self.settings.data
+        return Reading(data.mean, data.std, data.resize, data.target)
+
+
+def _options() -> dict[str, Any]:
+    """Parameter name to annotation, in the order of the help; every default is None."""
+    return {
+        "model": Annotated[
+            str | None,
+            typer.Argument(
+                help="An .onnx or .pt2 file, module:function, or a network of the zoo; left out, "
+                "the run file's.",
+                show_default=False,
+            ),
+        ],
+        "config": _flag(Path, "A run file; without a MODEL, ./kilograd.toml.", "--config", "-c"),
+        "device": _flag(str, "A device name, or a device file. Default: host.", "--device"),
+        "precision": _flag(str, "float32 or int8. Default: float32.", "--precision"),
+        "calibration": _flag(str, "Samples that int8 takes its ranges from.", "--calibration"),
+        "update": _flag(
+            list[str],
+            "What to train; several are applied in order: all, last:2, biases:20, 'fc.*=full', "
+            "'b.*=channels:0.25'. Default: all.",
+            "--update",
+        ),
+        "loss": _flag(
+            str,
+            "cross_entropy, mse, autoencoder or bce_with_logits. Default: cross_entropy.",
+            "--loss",
+        ),
+        "lr": _flag(float, "Learning rate. Default: 0.01.", "--lr"),
+        "momentum": _flag(float, "Momentum of SGD. Default: 0.", "--momentum"),
+        "weight_decay": _flag(float, "Weight decay of SGD. Default: 0.", "--weight-decay"),
+        "accumulate": _flag(int, "Samples per update. Default: 1.", "--accumulate"),
+        "atomic": _flag(
+            bool, "A failed step changes nothing. Default: atomic.", "--atomic/--no-atomic"
+        ),
+        "sram": _flag(str, "Limit below the device's, such as 256KB.", "--sram"),
+        "flash": _flag(str, "Limit below the device's, such as 1MB.", "--flash"),
+        "name": _flag(str, "Prefix of the C functions. Default: the model's.", "--name"),
+        "input_shape": _flag(
+            str, "As in 1,3,32,32, where the model does not say it.", "--input-shape"
+        ),
+        "resize": _flag(bool, "Scale pictures of another size.", "--resize/--no-resize"),
+        "target": _flag(str, "Column of a CSV that holds the target.", "--target"),
+    }
+
+
+def _flag(kind: Any, text: str, *names: str) -> Any:
+    option = typer.Option(*names, help=text, show_default=False, rich_help_panel="Network")
+    return Annotated[kind | None, option]
+
+
+def on_network(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a run; it takes the `Run` as its first argument, `run`."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=None)
+        for name, annotation in _options().items()
+    ]
+    names = [parameter.name for parameter in shared]
+
+    @wraps(command)
+    def wrapper(**arguments: Any) -> None:
+        run = make_run(**{name: arguments.pop(name) for name in names})
+        command(run, **arguments)
+
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    wrapper.__signature__ = inspect.Signature([*shared, *own])  # type: ignore[attr-defined]
+    # What typer asks besides the signature; `wraps` copied the texts of the command's own.
+    wrapper.__annotations__ = {p.name: p.annotation for p in (*shared, *own)}
+    del wrapper.__wrapped__
+    return wrapper
+
+
+def make_run(*, model: str | None, config: Path | None, **flags: Any) -> Run:
+    """The run that flags and run file amount to. Raises InputError for a wrong file or flag."""
+    if config is None and model is None and runfile.DEFAULT.is_file():
+        config = runfile.DEFAULT
+    content: dict[str, Any] = {} if config is None else runfile.read(config)
+    folder = Path() if config is None else config.parent
+    if model is not None:
+        content["model"] = _absolute(model) if Path(model).suffix else model
+    for key in ("lr", "momentum", "weight_decay", "accumulate", "atomic"):
+        _put(content, "optimizer", key, flags.pop(key))
+    for key in ("sram", "flash"):
+        _put(content, "budget", key, flags.pop(key))
+    for key in ("resize", "target"):
+        _put(content, "data", key, flags.pop(key))
+    shape = flags.pop("input_shape")
+    if shape is not None:
+        content["input_shape"] = parse_shape(shape)
+    if flags["calibration"] is not None:
+        flags["calibration"] = _absolute(flags["calibration"])
+    if flags["device"] is not None and flags["device"].endswith(".toml"):
+        flags["device"] = _absolute(flags["device"])
+    content |= {key: value for key, value in flags.items() if value is not None and value != []}
+    return Run(runfile.check(content, "the command line"), folder)
+
+
+def _put(content: dict[str, Any], section: str, key: str, value: Any) -> None:
+    if value is not None:
+        content[section] = {**content.get(section, {}), key: value}
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def parse_shape(text: str) -> list[int]:
+    """`1,3,32,32` as whole numbers; raises InputError for anything else."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--input-shape {text!r}: write whole numbers, as in 1,3,32,32") from None

@@ -1,0 +1,53 @@
+"""Sessions of the commands that run a program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kilograd import Program
+from kilograd.cli.app import busy
+from kilograd.data import Samples
+from kilograd.errors import InputError
+from kilograd.execution.session import Session
+
+PLACES = ("host", "emulator")
+
+
+def start(program: Program, place: str) -> Session:
+    """A session on this computer, or on the emulated device."""
+    if place not in PLACES:
+        raise InputError(f"--on {place!r} is unknown; there are {', '.join(PLACES)}")
+    with busy(f"building for the {place}"):
+        return program.on_emulator() if place == "emulator" else program.on_host()
+
+
+def judge(session: Session, samples: Samples) -> dict[str, Any]:
+    """Loss and, for classes, accuracy; on the emulator also what the last prediction cost."""
+    found = session.evaluate(samples.x, samples.y, progress=True)
+    result: dict[str, Any] = {"loss": found.loss}
+    if found.accuracy is not None:
+        result["accuracy"] = found.accuracy
+    return result
+
+
+def describe(figures: dict[str, Any]) -> str:
+    """The figures of `judge` in words."""
+    text = f"loss {figures['loss']:.4f}"
+    if "accuracy" in figures:
+        text += f", accuracy {figures['accuracy']:.1%}"
+    return text
+
+
+def load_state(session: Session, path: Path) -> None:
+    """Set trained parameters from a safetensors file, by the user's names."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise InputError(f"there is no learned state {path}")
+    try:
+        parameters = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is no safetensors file: {error}") from error
+    session.load_state_dict(parameters)
