@@ -75,7 +75,9 @@ def build(network: Network, head: str = "float32") -> Case:
 
 
 @cache
-def expected(network: Network, head: str = "float32") -> tuple[dict[str, np.ndarray], FakeQuantised]:
+def expected(
+    network: Network, head: str = "float32"
+) -> tuple[dict[str, np.ndarray], FakeQuantised]:
     """The gradients of the fake-quantised network with respect to all parameters, by name."""
     case = build(network, head)
     x = case.ports.inputs[0].to_program(case.x)

@@ -26,7 +26,7 @@ LARGEST_ERROR = 0.5 + 1e-3
 """In steps: a result is the nearest, or the other one of a near tie."""
 
 
-class _StraightThrough(torch.autograd.Function):
+class StraightThrough(torch.autograd.Function):
     """`stored`, with the derivative of the identity where `inside`, else 0."""
 
     @staticmethod
@@ -57,7 +57,8 @@ class FakeQuantised:
 
     `parameters` are the leaves, by the value that holds each in the graph, in its layout, in real
     units. `integers` are the results of a run; without them results are rounded here. `differing`
-    counts the elements that rounding here would have made others, `rounded` all of them.
+    counts the elements that rounding here would have made others, `rounded` all of them, `on_bound`
+    those without a derivative.
     """
 
     graph: Graph
@@ -65,8 +66,7 @@ class FakeQuantised:
     parameters: dict[Value, Tensor] = field(default_factory=dict)
     differing: int = 0
     rounded: int = 0
-    worst: float = 0.0
-    low_bounded: int = 0
+    on_bound: dict[str, int] = field(default_factory=lambda: {"low": 0, "high": 0})
 
     def __post_init__(self) -> None:
         for value, tensor in self.graph.constants.items():
@@ -98,12 +98,12 @@ class FakeQuantised:
         if self.integers is not None:
             stored = torch.tensor(self.integers[y].astype(np.float64))
             error = float((torch.clamp(places, low, high) - stored).abs().max())
-            self.worst = max(self.worst, error)
             if error > LARGEST_ERROR:
                 raise AssertionError(f"{node.op} at {node.location} is off by {error} steps")
         self.rounded += stored.numel()
         self.differing += int((stored != nearest).sum())
-        self.low_bounded += int((stored == low).sum())
+        self.on_bound["low"] += int((stored == low).sum())
+        self.on_bound["high"] += int((stored == high).sum())
         inside = (stored > low) & (stored < high)
         if op.name == "q_table":  # a function may end at a bound and be smooth there
             inside = (torch.round(places) >= -128) & (torch.round(places) <= 127)
@@ -114,7 +114,7 @@ class FakeQuantised:
                 for value, source in zip(node.inputs, op.sources, strict=True)
             ]
             inside = inside | torch.cat(copied, op.axis)
-        return _StraightThrough.apply(exact, (stored - q.zero_point) * q.scales[0], inside)
+        return StraightThrough.apply(exact, (stored - q.zero_point) * q.scales[0], inside)
 
 
 MOVES = {
