@@ -1,6 +1,6 @@
 """A fake-quantised network in PyTorch: real numbers in float64, straight-through rounding.
 
-Each operator of an int8 graph is the function of torch.nn.functional that it quantises, between real
+Each operator of an int8 graph is the function of torch.nn.functional that it quantises, on real
 numbers; the result is rounded to what int8 can hold, and the derivative of the rounding is 1 inside
 the range and 0 where the result sits on a bound. Nothing here calls an operator's reference or
 gradient: from the graph come structure, attributes, scales and zero points alone.

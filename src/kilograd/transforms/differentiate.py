@@ -132,11 +132,7 @@ def _cut(
     result = []
     for suffix, start, stop in (("trained", 0, count), ("frozen", count, whole)):
         array = np.take(tensor.array, np.arange(start, stop), axis)
-        type_ = value.type.with_shape(*array.shape)
-        q = type_.quantization
-        if q is not None and q.axis == axis:
-            type_ = replace(type_, quantization=replace(q, scales=q.scales[start:stop]))
-        part = Value(f"{value.name}.{suffix}", type_)
+        part = Value(f"{value.name}.{suffix}", value.type.with_shape(*array.shape))
         result.append((part, Tensor(array, origin.cut(axis, start, stop, whole))))
     return result[0], result[1]
 
@@ -255,7 +251,7 @@ def _backward(
             ):
                 if d_value is None:
                     continue
-                if d_value.type != TensorType(value.type.shape):
+                if d_value.type != value.type:
                     raise CompilerBug(
                         f"{node.op}: the gradient of {value}: {value.type} is {d_value.type}"
                     )
