@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,9 @@ from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
 from kilograd.transforms.layout import arrange
+from kilograd.transforms.masks import pack_masks
+from kilograd.transforms.ports import Ports
+from kilograd.transforms.quantize import Report, compare, integer_input, labelled, quantize
 from kilograd.transforms.select import parameters, select
 from kilograd.update import All, SpecLike, normalise
 
@@ -39,6 +43,9 @@ def compile(
     optimizer: SGD | None = None,
     budget: Budget | None = None,
     precision: str = "float32",
+    calibration: Any = None,
+    head: str = "float32",
+    ranges: str = "min_max",
     name: str | None = None,
 ) -> Program:
     """Compile a network into a program that predicts and learns.
@@ -53,7 +60,13 @@ def compile(
         loss: "cross_entropy", "mse", "autoencoder" or "bce_with_logits".
         optimizer: `kilograd.SGD(...)`.
         budget: limits below those of the device.
-        precision: "float32".
+        precision: "float32", or "int8": post-training quantisation, and training of the very int8
+            network that predicts.
+        calibration: for int8, a batch [N, ...] of inputs in the model's layout, as the network will
+            see them (a hundred of every kind are plenty), or a pair (inputs, targets), with which
+            the report compares int8 and float32.
+        head: for int8, whether the last layer stays "float32" or is "int8" like the others.
+        ranges: for int8, how ranges are chosen: "min_max", "percentile" or "mse".
         name: prefix of the C functions; by default the model's.
 
     Raises:
@@ -61,23 +74,25 @@ def compile(
         InfeasibleError: the program does not fit the device or the budget.
         InputError: an argument or a file is not what it has to be.
     """
-    if precision != "float32":
-        raise InputError(f"precision={precision!r} is unknown; there is float32")
+    _check_precision(precision, calibration)
     for value, kinds in ((optimizer, SGD), (budget, Budget), (name, str)):
         if value is not None and not isinstance(value, kinds):
             raise InputError(f"{value!r} is not a {kinds.__name__}; see the arguments of compile")
+    kind = Loss.of(loss)
     target = devices.load(device)
     optimizer = optimizer or SGD()
     imported = stage("import", lambda: frontend.load(model, example_input))
     arranged, ports = stage("layout", lambda: arrange(imported.graph))
     folded = stage("fold", lambda: fold(arranged))
-    choice = select(folded, normalise(All() if update is None else update))
+    forward, report = folded, None
+    if precision == "int8":
+        forward, report = _quantized(folded, ports, calibration, kind, ranges, head)
+    choice = select(forward, normalise(All() if update is None else update))
     if not choice:
-        raise InputError(_nothing_to_train(folded))
-    kind = Loss.of(loss)
-    graphs = stage("differentiate", lambda: differentiate(folded, kind, choice, optimizer, ports))
+        raise InputError(_nothing_to_train(forward))
+    graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
     predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(graphs.train)))
-    train = stage("order", lambda: order(train, atomic=optimizer.atomic))
+    train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
     schedules = stage("allocate", lambda: allocate((predict, train)))
     program = Program(
         name=network_name(name or imported.name),
@@ -85,15 +100,42 @@ def compile(
         loss=kind,
         optimizer=optimizer,
         ports=ports,
-        forward=folded,
+        forward=forward,
         gradients=graphs.gradients,
         predict=schedules[0],
         train=schedules[1],
         budget=budget or Budget(),
-        notes=imported.notes,
+        notes=(*imported.notes, *(report.notes if report else ())),
+        quantized=report,
     )
     stage("fit", program.check_fit)
     return program
+
+
+def _quantized(
+    graph: Graph, ports: Ports, calibration: Any, loss: Loss, ranges: str, head: str
+) -> tuple[Graph, Report]:
+    """The int8 form of the forward graph, and what there is to say about it."""
+    inputs, targets = labelled(calibration)
+    whole, report = stage(
+        "quantize", lambda: quantize(graph, ports, inputs, ranges=ranges, head=head)
+    )
+    if targets is not None:
+        score = compare(graph, whole, ports, loss, inputs, targets)
+        report = replace(report, score=score)
+    return integer_input(whole), report
+
+
+def _check_precision(precision: str, calibration: Any) -> None:
+    if precision not in ("float32", "int8"):
+        raise InputError(f"precision={precision!r} is unknown; there are float32 and int8")
+    if precision == "int8" and calibration is None:
+        raise InputError(
+            "precision='int8' needs calibration data: pass calibration=x, a batch of inputs like "
+            "those that the network will see, from which the ranges of its int8 tensors are taken"
+        )
+    if precision == "float32" and calibration is not None:
+        raise InputError("calibration is for precision='int8'; float32 takes none")
 
 
 def _nothing_to_train(graph: Graph) -> str:

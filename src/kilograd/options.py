@@ -11,6 +11,9 @@ from kilograd.errors import InputError
 
 _LARGEST = 3.4028234e38
 
+ROUNDINGS = ("nearest", "stochastic", "residual")
+"""How a step of an integer weight may be rounded."""
+
 
 def finite_float32(name: str, number: float) -> float:
     """The number, or InputError where it is negative or no finite float32."""
@@ -29,6 +32,11 @@ class SGD:
     at all; this holds every gradient until all are known to be finite. With atomic=False each
     tensor is updated as soon as its gradient exists, which frees the gradient early; a step that
     fails may then have updated the layers behind the one that failed.
+
+    The rest is for int8 weights. `rounding` of their steps: "stochastic" (random, so that the mean
+    is exact; `seed` starts the sequence), "residual" (an int8 remainder beside each weight keeps
+    what rounding left) or "nearest". `qas=False` leaves out quantisation-aware scaling, which shows
+    what it is good for: weights then move by the gradient with respect to the integers.
     """
 
     lr: float = 0.01
@@ -36,6 +44,9 @@ class SGD:
     weight_decay: float = 0.0
     accumulate: int = 1
     atomic: bool = True
+    rounding: str = "stochastic"
+    seed: int = 0
+    qas: bool = True
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
@@ -47,6 +58,14 @@ class SGD:
         whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
         if not whole or not 1 <= count < 2**31:
             raise InputError(f"SGD: accumulate={self.accumulate!r} must be a whole number from 1")
+        if self.rounding not in ROUNDINGS:
+            raise InputError(
+                f"SGD: rounding={self.rounding!r} is unknown; there are {', '.join(ROUNDINGS)}"
+            )
+        if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
+            raise InputError(
+                f"SGD: seed={self.seed!r} must be a whole number below 2^32, not negative"
+            )
 
 
 class Loss(Enum):

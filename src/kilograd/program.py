@@ -28,6 +28,7 @@ from kilograd.planning.schedule import Schedule
 from kilograd.summary import summary
 from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
 from kilograd.transforms.ports import Ports
+from kilograd.transforms.quantize import Report
 
 _MANIFEST = "manifest.json"
 
@@ -77,6 +78,8 @@ class Program:
     predict: Schedule
     train: Schedule
     budget: Budget = field(default_factory=Budget)
+    quantized: Report | None = None
+    """What quantisation left in float32 and why, and how int8 compares; None in float32."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should see, such as parameters that cannot be trained."""
 

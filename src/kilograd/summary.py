@@ -33,11 +33,21 @@ def summary(program: Program) -> str:
         *("  " + line for line in describe_peak(program.train).splitlines()),
         "",
         f"  trained: {_trained(program)}",
+        *_precision(program),
         *(f"  note: {note}" for note in program.notes),
     ]
     if device.is_host:
         lines.insert(8, "    (data, stack and flash are measured for microcontrollers only)")
     return "\n".join(lines)
+
+
+def _precision(program: Program) -> list[str]:
+    report = program.quantized
+    if report is None:
+        return []
+    kept = [f"  float32: {layer}, {operator}: {why}" for layer, operator, why in report.kept]
+    score = [f"  {report.score}"] if report.score else []
+    return ["  precision: int8", *kept, *score]
 
 
 def _of(available: int | None) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kilograd.ir import Origin
 
 Sample = tuple[np.ndarray, Any]
+CANDIDATES = 8
+"""Samples among which `smooth_sample` chooses."""
 
 
 def draw_sample(loss: str, model: Any, example: Any, index: int) -> Sample:
@@ -24,6 +28,48 @@ def draw_sample(loss: str, model: Any, example: Any, index: int) -> Sample:
     with torch.no_grad():
         shape = model(torch.from_numpy(x)).shape
     return x, rng.random(shape).astype(np.float32)
+
+
+def smooth_sample(loss: str, model: Any, example: Any) -> Sample:
+    """The sample, of a few, that keeps furthest from the kinks of the network's activations.
+
+    A gradient jumps where a ReLU's input crosses zero. Two correct programs whose sums round
+    differently may stand on two sides of a kink if a number falls within rounding of one, so
+    gradients are compared where none does.
+    """
+
+    def distance(index: int) -> float:
+        x, _ = draw_sample(loss, model, example, index)
+        with torch.no_grad(), _Kinks() as kinks:
+            model(torch.from_numpy(x))
+        return kinks.distance
+
+    return draw_sample(loss, model, example, max(range(CANDIDATES), key=distance))
+
+
+class _Kinks(TorchDispatchMode):
+    """Measures how near the inputs of piecewise activations come to a kink, relative to the largest
+    of them. Exact zeros are the same in every program and do not count.
+    """
+
+    PLACES: ClassVar[dict[str, tuple[float, ...]]] = {
+        "relu": (0,), "leaky_relu": (0,), "elu": (0,), "hardtanh": (0, 6), "clamp": (0, 6),
+        "hardswish": (-3, 3), "hardsigmoid": (-3, 3),
+    }  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distance = math.inf
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::").removesuffix("_")
+        if name in self.PLACES:
+            x = args[0].double()
+            for place in self.PLACES[name]:
+                gaps = (x[x != 0] - place).abs() / x.abs().max()
+                if gaps.numel():
+                    self.distance = min(self.distance, gaps.min().item())
+        return func(*args, **(kwargs or {}))
 
 
 def torch_loss(loss: str, output: torch.Tensor, y: Any, x: np.ndarray) -> torch.Tensor:

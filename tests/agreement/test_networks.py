@@ -20,7 +20,7 @@ from kilograd.transforms.layout import arrange
 from kilograd.transforms.select import parameters
 from kilograd.update import SpecLike
 from tests.agreement.networks import BIG_M7, NETWORKS, Network, data_folder, random_spec
-from tests.agreement.samples import draw_sample, folded_gradient, torch_loss
+from tests.agreement.samples import draw_sample, folded_gradient, smooth_sample, torch_loss
 
 SPECS = ["full", "sparse-1", "sparse-2", "sparse-3"]
 FULL_SIZE = [replace(n, options={**n.options, "resolution": r}) for n, r in (
@@ -84,7 +84,7 @@ def sparse(exported, example, spec: str) -> SpecLike:
 
 
 def test_gradients_equal_autograd(case: Case):
-    x, y = draw_sample(case.network.loss, case.model, case.example, 0)
+    x, y = smooth_sample(case.network.loss, case.model, case.example)
     case.poisoned.reset()
     before = case.poisoned.raw_state()
     loss = case.poisoned.train_step(x, y, lr=UNIT_RATE)

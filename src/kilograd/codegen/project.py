@@ -73,6 +73,7 @@ def emit(
         "arena_bytes": arena_bytes,
         "state_bytes": state_bytes,
         "input": predict.graph.inputs[0],
+        "input_scale": _scale_text(predict.graph.inputs[0]),
         "input_offset": predict.offsets[predict.graph.inputs[0].name],
         "output": predict.graph.outputs[0],
         "output_offset": predict.offset(predict.graph.outputs[0]),
@@ -162,7 +163,12 @@ class _FunctionWriter:
 
     def _scratch(self, schedule: Schedule, index: int) -> str:
         name = schedule.lifetimes.scratch.get(index)
-        return f"F32({schedule.offsets[name]})" if name else "NULL"
+        return f"SCRATCH({schedule.offsets[name]})" if name else "NULL"
+
+
+def _scale_text(value: Value) -> str:
+    meaning = value.type.quantization
+    return format_float(meaning.scales[0]) if meaning else ""
 
 
 def _arguments(graph: Graph) -> dict[Value, str]:
@@ -193,6 +199,7 @@ def _state_entry(value: Value, tensor: Tensor, names: Mapping[str, str]) -> dict
         "name": names[value.name],
         "value": value,
         "type": value.type,
+        "elements": -(-value.type.bytes // 4) * 4 // value.type.dtype.bytes,
         "zero": not tensor.array.any(),
         "comment": comment(text),
     }

@@ -21,6 +21,7 @@ from kilograd.errors import CompilerBug, InputError, NonFiniteError
 from kilograd.execution.interface import Interface, aligned
 from kilograd.ir import Origin, to_user
 from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSquaredError
+from kilograd.ops.q_convert import Quantize
 from kilograd.options import Loss, finite_float32
 
 OK, NONFINITE, PARTIAL, LABEL, CHECKPOINT = range(5)
@@ -324,8 +325,16 @@ class Session:
                 f"the model takes samples of shape {list(single)}, with or without a leading batch "
                 f"dimension; got an array of shape {list(array.shape)}"
             )
-        array = array.astype(self._interface.input_type.dtype.numpy)
+        array = self._stored(array)
         return [np.ascontiguousarray(port.to_program(sample[None])).tobytes() for sample in array]
+
+    def _stored(self, array: Array) -> Array:
+        """Real numbers as the program takes them."""
+        type_ = self._interface.input_type
+        if type_.quantization is None:
+            return array.astype(type_.dtype.numpy)
+        convert = Quantize(type_.quantization.scales[0], type_.quantization.zero_point)
+        return np.asarray(convert.reference(np, array.astype(np.float32))[0])
 
     def _outputs(self, x: ArrayLike) -> Array:
         output = self.predict(x)

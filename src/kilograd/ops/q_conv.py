@@ -45,6 +45,7 @@ from kilograd.ops.q_types import (
 )
 from kilograd.ops.reduce import Reduce
 from kilograd.ops.requantize import requantize, to_int8
+from kilograd.ops.shape import Slice
 
 
 def scratch_bytes(taps: int, channels: Sequence[int]) -> int:
@@ -166,11 +167,15 @@ class QConv2d(Operator):
         ranges = pairwise([0, *accumulate(weight.type.shape[3] for weight in weights)])
         for k, (weight, part) in enumerate(zip(weights, ranges, strict=True)):
             if wanted[1 + k]:
+                source, channels = x, None
+                if self.parts > 1 and self.groups == 1:
+                    source = builder.add(Slice(-1, *part), x)
+                elif self.parts > 1:
+                    channels = part
                 grad = QConv2dGradWeight(
-                    x_scale, self.x_zero_point, geometry.kernel, *how,
-                    channels=part if self.parts > 1 else None,
-                )  # fmt: skip
-                result[1 + k] = builder.add(grad, x, d_y, name=f"d_{weight.name}")
+                    x_scale, self.x_zero_point, geometry.kernel, *how, channels=channels
+                )
+                result[1 + k] = builder.add(grad, source, d_y, name=f"d_{weight.name}")
         if wanted[-3]:
             result[-3] = builder.add(Reduce((0, 1, 2)), d_y, name=f"d_{bias.name}")
         return result

@@ -183,6 +183,15 @@ def limited(builder: Builder, d_y: Value | None, y: Value, low: int, high: int) 
 
 
 def weight_scales(builder: Builder, weight: Value, axis: int) -> Value:
-    """The scales of a weight, one for each of its channels along `axis`, as a constant."""
-    scales = check_weight("gradient", weight.type, axis)
-    return builder.constant(f"{weight.name}.scales", np.array(scales, np.float32))
+    """The scales of an int8 weight, one for each of its channels along `axis`, as a constant."""
+    check_weight("gradient", weight.type, axis)
+    return channel_scales(builder, weight)
+
+
+def channel_scales(builder: Builder, parameter: Value) -> Value:
+    """The scales f32[C] of a quantised weight or bias, as a constant that its readers share."""
+    meaning = parameter.type.quantization
+    assert meaning is not None and meaning.axis is not None
+    name = f"{parameter.name}.scales"
+    known = next((value for value in builder.constants if value.name == name), None)
+    return known or builder.constant(name, np.array(meaning.scales, np.float32))

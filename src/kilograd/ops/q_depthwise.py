@@ -44,6 +44,7 @@ from kilograd.ops.q_types import (
 )
 from kilograd.ops.reduce import Reduce
 from kilograd.ops.requantize import requantize, to_int8
+from kilograd.ops.shape import Slice
 
 
 def _scratch_bytes(geometry: Geometry) -> int:
@@ -142,11 +143,12 @@ class QDepthwiseConv2d(Operator):
         begins = accumulate((weight.type.shape[2] for weight in weights), initial=0)
         for k, (weight, begin) in enumerate(zip(weights, begins, strict=False)):
             if wanted[1 + k]:
-                part = (begin, begin + weight.type.shape[2]) if self.parts > 1 else None
-                grad = QDepthwiseConv2dGradWeight(
-                    x_scale, self.x_zero_point, geometry.kernel, *how, channels=part
-                )
-                result[1 + k] = builder.add(grad, x, d_y, name=f"d_{weight.name}")
+                source, d_part = x, d_y
+                if self.parts > 1:
+                    cut = Slice(-1, begin, begin + weight.type.shape[2])
+                    source, d_part = builder.add(cut, x), builder.add(cut, d_y)
+                grad = QDepthwiseConv2dGradWeight(x_scale, self.x_zero_point, geometry.kernel, *how)
+                result[1 + k] = builder.add(grad, source, d_part, name=f"d_{weight.name}")
         if wanted[-3]:
             result[-3] = builder.add(Reduce((0, 1, 2)), d_y, name=f"d_{bias.name}")
         return result

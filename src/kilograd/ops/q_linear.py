@@ -34,6 +34,7 @@ from kilograd.ops.q_types import (
 )
 from kilograd.ops.reduce import Reduce
 from kilograd.ops.requantize import requantize, to_int8
+from kilograd.ops.shape import Slice
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,9 @@ class QLinear(Operator):
         ranges = pairwise([0, *accumulate(weight.type.shape[1] for weight in weights)])
         for k, (weight, part) in enumerate(zip(weights, ranges, strict=True)):
             if wanted[1 + k]:
-                channels = part if self.parts > 1 else None
-                grad = QLinearGradWeight(x_scale, self.x_zero_point, channels)
-                result[1 + k] = builder.add(grad, x, d_y, name=f"d_{weight.name}")
+                source = builder.add(Slice(-1, *part), x) if self.parts > 1 else x
+                grad = QLinearGradWeight(x_scale, self.x_zero_point)
+                result[1 + k] = builder.add(grad, source, d_y, name=f"d_{weight.name}")
         if wanted[-3]:
             axes = tuple(range(d_y.type.rank - 1))
             result[-3] = builder.add(Reduce(axes), d_y, name=f"d_{bias.name}")

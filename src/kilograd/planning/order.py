@@ -19,14 +19,13 @@ from kilograd.planning.lifetimes import lifetimes
 Priority = Callable[[int], tuple[int, ...]]
 
 
-def order(graph: Graph, *, atomic: bool) -> Graph:
-    """The same program in the measured best order; `atomic` puts every update behind every
-    check.
+def order(graph: Graph, *variants: Graph, atomic: bool) -> Graph:
+    """The program in the measured best order; `atomic` puts every update behind every check.
+
+    `variants` are other forms of the same program, taken where one of their orders needs less
+    memory.
     """
-    predecessors = _predecessors(graph, atomic)
-    natural, updates, slices = _in_order, _early_updates(graph), _early_slices(graph)
-    candidates = [_list_schedule(predecessors, p) for p in (natural, updates, slices)]
-    candidates.append(_greedy(graph, predecessors))
+    graphs = [ordered for form in (graph, *variants) for ordered in _orders(form, atomic)]
     pointers = frozenset(value for value in graph.outputs if not value.type.rank)
 
     def measure(candidate: Graph) -> tuple[int, int]:
@@ -34,8 +33,15 @@ def order(graph: Graph, *, atomic: bool) -> Graph:
         area = sum(b.size_bytes * (b.last - b.first) for b in lives.buffers)
         return lives.peak_bytes, area
 
-    graphs = [replace(graph, nodes=tuple(graph.nodes[i] for i in c)) for c in candidates]
     return min(graphs, key=measure)
+
+
+def _orders(graph: Graph, atomic: bool) -> list[Graph]:
+    predecessors = _predecessors(graph, atomic)
+    natural, updates, slices = _in_order, _early_updates(graph), _early_slices(graph)
+    candidates = [_list_schedule(predecessors, p) for p in (natural, updates, slices)]
+    candidates.append(_greedy(graph, predecessors))
+    return [replace(graph, nodes=tuple(graph.nodes[i] for i in c)) for c in candidates]
 
 
 def _in_order(index: int) -> tuple[int, ...]:

@@ -28,12 +28,14 @@ from kilograd.ir import (
 )
 from kilograd.ops.binary import Add
 from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSquaredError
-from kilograd.ops.optimizer import FiniteCheck, SgdCheck, SgdStep
+from kilograd.ops.optimizer import FiniteCheck
+from kilograd.ops.q_convert import Dequantize
 from kilograd.ops.shape import Reshape, Transpose
 from kilograd.ops.softmax import Softmax
 from kilograd.options import SGD, Loss
 from kilograd.transforms.ports import Port, Ports, plain_ports
 from kilograd.transforms.select import Selection
+from kilograd.transforms.steps import StepBuilder
 from kilograd.transforms.view import View, degenerate
 
 
@@ -89,12 +91,13 @@ def differentiate(
     builder.add_multi(FiniteCheck(), loss_value, location=Location("loss"))
     active = _depends_on(builder.nodes, set(trained))
     cotangents = _backward(builder, forward, loss_value, active)
-    updates: dict[Value, Value] = {}
     gradients: dict[Value, Value] = {}
+    steps = StepBuilder(builder, optimizer, rate, step)
     for value in trained:
         if value in cotangents:
             gradients[value] = cotangents[value]
-            _add_step(builder, optimizer, value, cotangents[value], rate, step, updates)
+            steps.add(value, cotangents[value])
+    updates = steps.finish()
     train = builder.finish([loss_value], updates)
     idle = [value for value in predict.state if value not in updates]
     return TrainingGraphs(_freeze(predict, idle), _freeze(train, idle), gradients)
@@ -132,9 +135,18 @@ def _cut(
     result = []
     for suffix, start, stop in (("trained", 0, count), ("frozen", count, whole)):
         array = np.take(tensor.array, np.arange(start, stop), axis)
-        part = Value(f"{value.name}.{suffix}", value.type.with_shape(*array.shape))
+        part = Value(f"{value.name}.{suffix}", _cut_type(value.type, axis, start, stop))
         result.append((part, Tensor(array, origin.cut(axis, start, stop, whole))))
     return result[0], result[1]
+
+
+def _cut_type(whole: TensorType, axis: int, start: int, stop: int) -> TensorType:
+    """The type of [start, stop) along an axis; scales that lie on that axis are cut, too."""
+    shape = (*whole.shape[:axis], stop - start, *whole.shape[axis + 1 :])
+    meaning = whole.quantization
+    if meaning is not None and meaning.axis == axis:
+        meaning = replace(meaning, scales=meaning.scales[start:stop])
+    return TensorType(shape, whole.dtype, meaning)
 
 
 def _with_parts(node: Node, parts: dict[Value, tuple[Value, Value]]) -> Node:
@@ -164,6 +176,10 @@ def _add_loss(builder: Builder, graph: Graph, loss: Loss, ports: Ports) -> Value
                     f"and gives {list(after.shape)}; use loss='mse' with targets of your own"
                 )
             axes = tuple(before.axes.index(axis) for axis in after.axes)
+            if source.type.dtype is DType.I8:
+                meaning = source.type.quantization
+                assert meaning is not None
+                source = builder.add(Dequantize(meaning.scales[0], meaning.zero_point), source)
             source = _transposed(builder, source, axes)
             return builder.add(MeanSquaredError(), output, source, name="loss")
         op = MeanSquaredError() if loss is Loss.MSE else BinaryCrossEntropyWithLogits()
@@ -222,7 +238,7 @@ def _backward(
     builder: Builder, forward: list[Node], loss: Value, active: set[Value]
 ) -> dict[Value, Value]:
     """Build the cotangent of every active value that reaches the loss; several readers are
-    summed.
+    summed. Cotangents are float32 and in real units, those of integers too.
     """
     one = builder.constant("one", np.array(1.0, np.float32))
     pending: dict[Value, list[Value]] = {loss: [one]}
@@ -251,7 +267,7 @@ def _backward(
             ):
                 if d_value is None:
                     continue
-                if d_value.type != value.type:
+                if d_value.type != TensorType(value.type.shape):
                     raise CompilerBug(
                         f"{node.op}: the gradient of {value}: {value.type} is {d_value.type}"
                     )
@@ -262,31 +278,6 @@ def _backward(
         with builder.at(replace(where, backward=True)):
             cotangent(value)
     return finished
-
-
-def _add_step(
-    builder: Builder,
-    optimizer: SGD,
-    weight: Value,
-    gradient: Value,
-    rate: Value,
-    step: Value,
-    updates: dict[Value, Value],
-) -> None:
-    zeros = np.zeros(weight.type.shape, np.float32)
-    extra: list[Value] = []
-    if optimizer.momentum:
-        extra.append(builder.new_state(f"{weight.name}.velocity", zeros))
-    if optimizer.accumulate > 1:
-        extra.append(builder.new_state(f"{weight.name}.accumulator", zeros))
-    settings = (optimizer.momentum, optimizer.weight_decay, optimizer.accumulate)
-    location = Location(f"update of {weight.name}")
-    operands = (weight, gradient, rate, step, *extra)
-    builder.add_multi(SgdCheck(*settings), *operands, location=location)
-    results = builder.add_multi(
-        SgdStep(*settings), *operands, name=f"{weight.name}.next", location=location
-    )
-    updates.update(zip((weight, *extra), results, strict=True))
 
 
 def _freeze(graph: Graph, idle: list[Value]) -> Graph:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from kilograd.ops.q_convert import Dequantize, Quantize
 from kilograd.ops.resize import UpsampleNearest2d
 from kilograd.ops.shape import Concat, Pad, Reshape, Slice, Transpose
 from kilograd.ops.unary import Clamp, HardSigmoid, HardSwish, Relu, Sigmoid, Tanh
+from kilograd.transforms.quantize.judge import Score
 from kilograd.transforms.quantize.ranges import (
     LEVELS,
     RANGES,
@@ -42,11 +44,13 @@ Reason = str | None
 @dataclass
 class Report:
     """What was not done as asked: `kept` are (layer, operator, reason) of what stays float32, and
-    `notes` are sentences that the user should see.
+    `notes` are sentences that the user should see. `score` compares int8 and float32 on labelled
+    data, where there were any.
     """
 
     kept: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    score: Score | None = None
 
     def __str__(self) -> str:
         """One line an entry."""
@@ -161,13 +165,28 @@ class Quantizer:
         """`value` is the int8 form of the node's first output."""
         self.integers[node.outputs[0]] = value
 
+    def _unfused(self, node: Node, inputs: list[Value]) -> tuple[Value, ...]:
+        """The node's outputs, its clamp a node of its own: only that has a gradient."""
+        name, bounds = node.outputs[0].name, _bounded(node.op)
+        if bounds is None:
+            return self.builder.add_multi(node.op, *inputs, name=name)
+        plain: Any = replace(cast(Any, node.op), low=-math.inf, high=math.inf)
+        limit = Relu() if bounds == (0, math.inf) else Clamp(*bounds)
+        return self.builder.add_multi(limit, self.builder.add(plain, *inputs), name=name)
+
     def keep_float(self, node: Node, reason: str) -> None:
         """Copy the node, between float32 values."""
         inputs = [self.real(value) for value in node.inputs]
-        outputs = self.builder.add_multi(node.op, *inputs, name=node.outputs[0].name)
+        outputs = self._unfused(node, inputs)
         self.reals.update(zip(node.outputs, outputs, strict=True))
         if reason:
             self.report.kept.append((str(node.location), node.op.name, reason))
+
+
+def _bounded(op: Operator) -> tuple[float, float] | None:
+    """The limits of an operator with a clamp fused into it."""
+    low, high = getattr(op, "low", -math.inf), getattr(op, "high", math.inf)
+    return None if isinstance(op, Clamp) or (low, high) == (-math.inf, math.inf) else (low, high)
 
 
 def meaning(type_: TensorType) -> tuple[float, int]:
