@@ -15,7 +15,9 @@ from kilograd.ir import Graph, Value, eliminate_dead, evaluate, verify
 from kilograd.options import SGD, Loss
 from kilograd.transforms.differentiate import differentiate
 from kilograd.transforms.fold import fold
+from kilograd.transforms.fuse import fuse
 from kilograd.transforms.layout import arrange
+from kilograd.transforms.masks import pack_masks
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.quantize import quantize
 from kilograd.transforms.select import Selection
@@ -100,12 +102,13 @@ class Gradients:
 
 
 def gradients(case: Case, selection: Selection) -> Gradients:
-    """Those of the compiler's own training step, run by the interpreter."""
+    """Those of the compiler's own training step, masks kept as bits, run by the interpreter."""
     graphs = differentiate(case.graph, case.loss, selection, SGD(), case.ports)
     wanted = graphs.gradients
     train = replace(graphs.train, outputs=(*graphs.train.outputs, *wanted.values()), updates={})
     feeds = case.feeds()
-    loss, *arrays = evaluate(verify(eliminate_dead(train)), feeds).outputs
+    train = pack_masks(fuse(eliminate_dead(train)))
+    loss, *arrays = evaluate(verify(train), feeds).outputs
     result = {}
     for value, array in zip(wanted, arrays, strict=True):
         origin = graphs.train.state[value].origin
