@@ -1,11 +1,13 @@
 """The fifteen published sparse schemes in int8, beside the figures of their paper.
 
-    python benchmarks/schemes.py [NETWORK[-LABEL] ...] [--peak] [--atomic] [--precision float32]
+    python benchmarks/schemes.py [NETWORK[-LABEL] ...] [--peak] [--not-atomic]
+                                 [--precision float32]
 
 Input 3 x 128 x 128, ten classes, batch 1. SRAM is that of the linked program on a Cortex-M7 with
 memory enough for all of them: arena, state, other data and the worst case of the stack. MACs are of
 the forward pass and of the rest of a training step; instructions those of one training step and of
-one prediction, counted by the emulator. `label` and `model` are the paper's: its name of the
+one prediction, counted by the emulator; `loss` is that of one sample in its first and its eighth
+step. `label` and `model` are the paper's: its name of the
 scheme, and its analytic memory model, which leaves out the forward pass. --peak prints below each
 row what makes the arena's peak, by tensor, and the largest tensors of the state.
 
@@ -35,9 +37,10 @@ from kilograd.planning.explain import describe_peak, describe_state
 
 RESOLUTION = 128
 CLASSES = 10
+STEPS = 8
 HEADER = (
     "network", "label", "model B", "SRAM B", "arena", "state", "data", "stack", "flash B",
-    "MACs fwd M", "bwd M", "step M instr.", "predict M instr.",
+    "MACs fwd M", "bwd M", "step M instr.", "predict M instr.", "loss",
 )  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def compile_scheme(
 def row(scheme: zoo.Scheme, program: kg.Program, sample: np.ndarray) -> tuple[str, ...]:
     memory, macs = program.memory, program.macs
     board = program.on_emulator()
-    board.train_step(sample, 1)
+    losses = [board.train_step(sample, 1) for _ in range(STEPS)]
     step = board.instructions or 0
     board.predict(sample)
     model = zoo.analytic_memory(scheme.build(resolution=RESOLUTION), scheme)
@@ -76,7 +79,7 @@ def row(scheme: zoo.Scheme, program: kg.Program, sample: np.ndarray) -> tuple[st
         f"{memory.arena_bytes:,}", f"{memory.state_bytes:,}", f"{memory.data_bytes:,}",
         f"{memory.stack_bytes:,}", f"{memory.flash_bytes:,}", f"{macs.predict / 1e6:.1f}",
         f"{(macs.train_step - macs.predict) / 1e6:.1f}", f"{step / 1e6:.1f}",
-        f"{(board.instructions or 0) / 1e6:.1f}",
+        f"{(board.instructions or 0) / 1e6:.1f}", f"{losses[0]:.2f} to {losses[-1]:.2f}",
     )  # fmt: skip
 
 
@@ -84,9 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="the published sparse schemes")
     parser.add_argument("schemes", nargs="*", metavar="NETWORK[-LABEL]", help="all by default")
     parser.add_argument("--precision", default="int8", choices=("int8", "float32"))
-    parser.add_argument(
-        "--atomic", action="store_true", help="hold every gradient until all are known"
-    )
+    parser.add_argument("--not-atomic", action="store_true", help="SGD(atomic=False)")
     parser.add_argument("--peak", action="store_true", help="explain the memory by tensor")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -98,7 +99,7 @@ def main() -> None:
         if arguments.schemes and not any(name.startswith(wanted) for wanted in arguments.schemes):
             continue
         start = time.perf_counter()
-        program = compile_scheme(scheme, samples, arguments.precision, arguments.atomic)
+        program = compile_scheme(scheme, samples, arguments.precision, not arguments.not_atomic)
         print("| " + " | ".join(row(scheme, program, samples[:1])) + " |", flush=True)
         if arguments.peak:
             print(f"{describe_peak(program.train, 8)}\n{describe_state(program.train.graph, 5)}")
