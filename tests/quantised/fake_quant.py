@@ -58,7 +58,7 @@ class FakeQuantised:
     `parameters` are the leaves, by the value that holds each in the graph, in its layout, in real
     units. `integers` are the results of a run; without them results are rounded here. `differing`
     counts the elements that rounding here would have made others, `rounded` all of them, `on_bound`
-    those without a derivative.
+    those without a derivative. `results` are the first results of all nodes in the last call.
     """
 
     graph: Graph
@@ -66,6 +66,7 @@ class FakeQuantised:
     parameters: dict[Value, Tensor] = field(default_factory=dict)
     differing: int = 0
     rounded: int = 0
+    results: dict[Value, Tensor] = field(default_factory=dict)
     on_bound: dict[str, int] = field(default_factory=lambda: {"low": 0, "high": 0})
 
     def __post_init__(self) -> None:
@@ -82,6 +83,7 @@ class FakeQuantised:
             exact = FUNCTIONS[node.op.name](node, *(env[value] for value in node.inputs))
             y = node.outputs[0]
             env[y] = self._round(node, exact) if y.type.dtype is DType.I8 else exact
+        self.results = {y: env[y].detach() for node in self.graph.nodes for y in node.outputs[:1]}
         return env[self.graph.outputs[0]]
 
     def _round(self, node: Node, exact: Tensor) -> Tensor:

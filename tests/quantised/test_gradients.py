@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from kilograd import zoo
 from kilograd.ir import Graph, Origin, Permute, Reshape
 from kilograd.transforms.select import select
