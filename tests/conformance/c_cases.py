@@ -64,9 +64,7 @@ def c_function(case: Case) -> str:
     scratch = f"((void *)p[{len(types) + len(results)}])"
     calls = case.example.op.emit(Operands(inputs, outputs, scratch))
     body = "\n".join(
-        f"  {line}".replace("return KG_", "return -KG_")
-        for call in calls
-        for line in format_call(call)
+        "  " + format_call(call).replace("return KG_", "return -KG_") for call in calls
     )
     return f"int case_{case.index}(void **p) {{\n  (void)p;\n{body}\n  return 0;\n}}\n"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 
@@ -35,40 +34,12 @@ def format_float(number: float) -> str:
     return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
 
 
-def format_call(call: Call) -> list[str]:
-    """The lines of a call; a check returns its status where the function answers false.
-
-    Structures and arrays that an argument points to are variables of a block around the call, so
-    that they share the stack with those of other calls, which compound literals do not; what is
-    known at compile time is `static const`, in flash.
-    """
-    declared: dict[str, str] = {}
-    arguments = [_declare(format_argument(item), declared) for item in call.arguments]
-    text = f"{call.function}({', '.join(arguments)})"
-    text = f"if (!{text}) return {call.status_if_false};" if call.status_if_false else f"{text};"
-    if not declared:
-        return [text]
-    return ["{", *(f"  {line}" for line in (*declared.values(), text)), "}"]
-
-
-_LITERAL = re.compile(r"(&?)\(const (\w+)(\[\d*\])?\)(\{.*\})")
-"""A compound literal: whether its address is taken, its type, whether it is an array, its body."""
-
-
-def _declare(argument: str, declared: dict[str, str]) -> str:
-    """The argument, with a compound literal replaced by a variable that is added to `declared`."""
-    match = _LITERAL.fullmatch(argument)
-    if match is None:
-        return argument
-    address, type_, array, body = match.groups()
-    stem = type_.removeprefix("kg_").removesuffix("_s8").removesuffix("_t") + "s" * bool(array)
-    name, number = stem, 2
-    while name in declared:
-        name, number = f"{stem}_{number}", number + 1
-    # Tables have addresses known at compile time; the arena and the state have not.
-    storage = "const" if "(" in body or "->" in body else "static const"
-    declared[name] = f"{storage} {type_} {name}{array or ''} = {body};"
-    return f"{address}{name}"
+def format_call(call: Call) -> str:
+    """The statement of a call; a check returns its status where the function answers false."""
+    text = f"{call.function}({', '.join(map(format_argument, call.arguments))})"
+    if call.status_if_false:
+        return f"if (!{text}) return {call.status_if_false};"
+    return f"{text};"
 
 
 def comment(text: str) -> str:
