@@ -46,6 +46,7 @@ def compile(
     calibration: Any = None,
     head: str = "float32",
     ranges: str = "min_max",
+    headroom: float = 1.0,
     name: str | None = None,
 ) -> Program:
     """Compile a network into a program that predicts and learns.
@@ -67,6 +68,9 @@ def compile(
             the report compares int8 and float32.
         head: for int8, whether the last layer stays "float32" or is "int8" like the others.
         ranges: for int8, how ranges are chosen: "min_max", "percentile" or "mse".
+        headroom: for int8, how much longer than needed today ranges are. An int8 weight cannot grow
+            beyond its range; 2 lets it double, at the price of one bit. Worth it for networks that
+            learn from scratch, not for those that adapt.
         name: prefix of the C functions; by default the model's.
 
     Raises:
@@ -86,7 +90,9 @@ def compile(
     folded = stage("fold", lambda: fold(arranged))
     forward, report = folded, None
     if precision == "int8":
-        forward, report = _quantized(folded, ports, calibration, kind, ranges, head)
+        forward, report = _quantized(
+            folded, ports, calibration, kind, ranges=ranges, head=head, headroom=headroom
+        )
     choice = select(forward, normalise(All() if update is None else update))
     if not choice:
         raise InputError(_nothing_to_train(forward))
@@ -113,13 +119,11 @@ def compile(
 
 
 def _quantized(
-    graph: Graph, ports: Ports, calibration: Any, loss: Loss, ranges: str, head: str
+    graph: Graph, ports: Ports, calibration: Any, loss: Loss, **how: Any
 ) -> tuple[Graph, Report]:
     """The int8 form of the forward graph, and what there is to say about it."""
     inputs, targets = labelled(calibration)
-    whole, report = stage(
-        "quantize", lambda: quantize(graph, ports, inputs, ranges=ranges, head=head)
-    )
+    whole, report = stage("quantize", lambda: quantize(graph, ports, inputs, **how))
     if targets is not None:
         score = compare(graph, whole, ports, loss, inputs, targets)
         report = replace(report, score=score)

@@ -68,10 +68,13 @@ class Quantizer:
         seen: Mapping[Value, Histogram],
         method: str,
         head: Node | None,
+        headroom: float = 1.0,
     ) -> None:
         """`feeds` is what was fed to the inputs, `seen` what came of it; `head` is the node that
-        stays float32 whatever rules there are.
+        stays float32 whatever rules there are. `headroom` stretches the ranges of weights and
+        results.
         """
+        self.headroom = headroom
         self.graph = graph
         self.head = head
         self.builder = Builder()
@@ -112,6 +115,7 @@ class Quantizer:
                 (reader,) = self.readers[judge]
                 first, last = _sensitive(reader.op)
                 low, high = max(low, first), min(high, last)
+            low, high = low * self.headroom, high * self.headroom
             self._ranges[judge] = (low, high)
         return quantization(*self._ranges[judge])
 
