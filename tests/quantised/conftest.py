@@ -1,4 +1,4 @@
-"""One thread: the networks are small, and threads that wait for each other cost more than they do."""
+"""One thread: the networks are small, and threads would wait for each other."""
 
 from __future__ import annotations
 
