@@ -7,9 +7,9 @@ Input 3 x 128 x 128, ten classes, batch 1. SRAM is that of the linked program on
 memory enough for all of them: arena, state, other data and the worst case of the stack. MACs are of
 the forward pass and of the rest of a training step; instructions those of one training step and of
 one prediction, counted by the emulator; `loss` is that of one sample in its first and its eighth
-step. `label` and `model` are the paper's: its name of the
-scheme, and its analytic memory model, which leaves out the forward pass. --peak prints below each
-row what makes the arena's peak, by tensor, and the largest tensors of the state.
+step. `label` and `model` are the paper's: its name of the scheme, and its analytic memory model,
+which leaves out the forward pass. --peak prints below each row what makes the arena's peak, by
+tensor, and the largest tensors of the state.
 
 Weights are the released ones where $KILOGRAD_DATA (or ../shared/data) has them, else random, which
 changes no figure but the instructions, a little. Calibration takes 64 crops of scikit-image's
