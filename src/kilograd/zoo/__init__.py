@@ -26,6 +26,14 @@ from kilograd.zoo.mobilenet import MobileNetV1  # noqa: E402
 from kilograd.zoo.model import ZooModel  # noqa: E402
 from kilograd.zoo.registry import create, names  # noqa: E402
 from kilograd.zoo.resnet import ResNet8  # noqa: E402
+from kilograd.zoo.schemes import (  # noqa: E402
+    AnalyticMemory,
+    Scheme,
+    analytic_memory,
+    find_scheme,
+    scheme,
+    schemes,
+)
 from kilograd.zoo.senet import SENet  # noqa: E402
 from kilograd.zoo.tcn import TCN  # noqa: E402
 from kilograd.zoo.tiny_training import TinyNet, mbv2_w035, mcunet_5fps, proxyless_w03  # noqa: E402
@@ -35,20 +43,26 @@ __all__ = [
     "DSCNN",
     "MLP",
     "TCN",
+    "AnalyticMemory",
     "Autoencoder",
     "FaceDetector",
     "LeNet5",
     "MobileNetV1",
     "ResNet8",
     "SENet",
+    "Scheme",
     "TinyNet",
     "UNet",
     "ZooModel",
+    "analytic_memory",
     "count_macs",
     "count_parameters",
     "create",
+    "find_scheme",
     "mbv2_w035",
     "mcunet_5fps",
     "names",
     "proxyless_w03",
+    "scheme",
+    "schemes",
 ]
