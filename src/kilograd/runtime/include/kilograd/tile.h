@@ -92,7 +92,7 @@ typedef struct kg_vector {
 
 /* The first `lanes` lanes from memory; the rest is 0. */
 KG_INLINE kg_vector kg_vector_load(const float *from, int32_t lanes) {
-  kg_vector v;
+  kg_vector v = {0};
   for (int32_t l = 0; l < KG_LANES; ++l) {
     KG_LANE(v, l) = l < lanes ? from[l] : 0.0f;
   }
@@ -108,7 +108,7 @@ KG_INLINE void kg_vector_store(float *to, kg_vector v, int32_t lanes) {
 /* a * b + c in the first `lanes` lanes. */
 KG_INLINE kg_vector kg_vector_fma(float a, kg_vector b, kg_vector c, int32_t lanes) {
 #if defined(__clang__) && KG_LANES > 4
-  kg_vector factor;
+  kg_vector factor = {0};
   for (int32_t l = 0; l < KG_LANES; ++l) {
     factor[l] = a;
   }
