@@ -135,6 +135,35 @@ class SgdCheck(SgdStep):
 
 
 @dataclass(frozen=True)
+class Assign(Operator):
+    """A copy of the input, for a state whose next value was prepared elsewhere."""
+
+    name: ClassVar[str] = "assign"
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        """The type of the input."""
+        return types
+
+    def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
+        """The input."""
+        return arrays
+
+    def cost(self, *types: TensorType) -> Cost:
+        """One pass."""
+        return Cost(bytes_read=types[0].bytes, bytes_written=types[0].bytes)
+
+    def emit(self, operands: Operands) -> Sequence[Call]:
+        """One call."""
+        (x,), (y,) = operands.inputs, operands.outputs
+        return [Call("shape.h", "kg_copy", (y, x, x.type.bytes))]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """Bytes and words."""
+        return [Example(cls(), (np.arange(7, dtype=dtype),)) for dtype in (np.int8, np.float32)]
+
+
+@dataclass(frozen=True)
 class FiniteCheck(Operator):
     """True when every element of the input is finite."""
 

@@ -28,7 +28,10 @@ from kilograd.ops.q_examples import quantised_weight
 from kilograd.ops.q_types import activation, check_activation
 
 _BLOCK = 16
-"""KG_Q_GRAD_BLOCK of q_depthwise_grad.h."""
+"""Most channels whose weights become floats at a time."""
+
+_ASIDE_FLOATS = 1024
+"""Gradients are set aside together as long as they do not take more than this."""
 
 _PLANE_FLOATS = 1024
 """Channels become floats together as long as they do not take more than this."""
@@ -43,6 +46,7 @@ class QDepthwiseConv2dGradInput(Operator):
     """
 
     name: ClassVar[str] = "q_depthwise_conv2d_grad_input"
+    in_place: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0),)
     size: Pair
     stride: Pair = (1, 1)
     padding: Padding = NO_PADDING
@@ -82,19 +86,24 @@ class QDepthwiseConv2dGradInput(Operator):
             padded[index] += d_y * weight[kh, kw]
         return (padded[geometry.inside],)
 
+    def _block(self, d_y: TensorType) -> int:
+        """Channels at a time: fewer where setting them aside would take much memory."""
+        return max(1, min(_BLOCK, _ASIDE_FLOATS // math.prod(d_y.shape[1:3])))
+
     def cost(self, *types: TensorType) -> Cost:
-        """As many multiply-accumulates as forward; the scratch of the float kernel and the taps of
-        a block.
+        """As many multiply-accumulates as forward; the scratch of the float kernel, and taps and
+        gradients of a block.
         """
         (d_x,) = self.infer(*types)
         real = DepthwiseConv2dGradInput(self.size, self.stride, self.padding, self.dilation)
-        taps = math.prod(types[1].shape[:2])
+        taps, block = math.prod(types[1].shape[:2]), self._block(types[0])
+        aside = d_x.size // d_x.shape[3] if d_x == types[0] else 0
         scratch = real.cost(types[0], TensorType((*types[1].shape[:2], types[0].shape[3])))
         return Cost(
             macs=types[0].size * taps,
             bytes_read=sum(t.bytes for t in types),
             bytes_written=d_x.bytes,
-            scratch_bytes=4 * taps * _BLOCK + scratch.scratch_bytes,
+            scratch_bytes=4 * (taps + aside) * block + scratch.scratch_bytes,
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
@@ -106,7 +115,7 @@ class QDepthwiseConv2dGradInput(Operator):
         for weight, own in zip(weights, scales, strict=True):
             arguments = (
                 d_x.offset(begin), d_y.offset(begin), weight, own, operands.scratch, str(geometry),
-                weight.type.shape[2], d_y.type.shape[3],
+                weight.type.shape[2], d_y.type.shape[3], self._block(d_y.type),
             )  # fmt: skip
             calls.append(Call("q_depthwise_grad.h", "kg_depthwise_grad_input_s8", arguments))
             begin += weight.type.shape[2]

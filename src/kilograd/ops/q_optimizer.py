@@ -63,12 +63,11 @@ class QSgdStep(Operator):
     `axis`, [seed u32[1]] where stochastic, [remainder i8] where residual and w is i8; outputs the
     next w and remainder.
 
-    A bias i32 has scales so small that "residual" rounds it to nearest. Always runs in place.
+    A bias i32 has scales so small that "residual" rounds it to nearest.
     """
 
     name: ClassVar[str] = "q_sgd_step"
     in_place: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0), (1, 4))
-    mutates: ClassVar[bool] = True
     scalars: ClassVar[tuple[int, ...]] = (2,)
     axis: int = 0
     rounding: str = "stochastic"
@@ -124,17 +123,22 @@ class QSgdStep(Operator):
         )
 
     def emit(self, operands: Operands) -> Sequence[Call]:
-        """One call; the outputs are the inputs' memory."""
+        """One call."""
         w, direction, rate, scales, *extra = operands.inputs
+        following = operands.outputs[0]
         sizes = around(w.type, self.axis)
         random: tuple[Argument, ...] = (extra[0], self.salt) if extra else ("NULL", 0)
         if w.type.dtype is DType.I32:
-            arguments: tuple[Argument, ...] = (w, direction, scales, w.type.size, rate, self.aware)
+            arguments: tuple[Argument, ...] = (
+                following, w, direction, scales, w.type.size, rate, self.aware,
+            )  # fmt: skip
             return [Call("q_optimizer.h", "kg_sgd_s32", (*arguments, *random))]
         if self.rounding == "residual":
-            arguments = (w, extra[0], direction, scales, *sizes, rate, self.aware)
+            arguments = (
+                *operands.outputs, w, extra[0], direction, scales, *sizes, rate, self.aware,
+            )  # fmt: skip
             return [Call("q_optimizer.h", "kg_sgd_residual_s8", arguments)]
-        arguments = (w, direction, scales, *sizes, rate, self.aware)
+        arguments = (following, w, direction, scales, *sizes, rate, self.aware)
         if self.rounding == "nearest":
             return [Call("q_optimizer.h", "kg_sgd_nearest_s8", arguments)]
         return [Call("q_optimizer.h", "kg_sgd_stochastic_s8", (*arguments, *random))]

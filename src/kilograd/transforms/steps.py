@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from kilograd.ir import Builder, DType, Location, Value
-from kilograd.ops.optimizer import SgdCheck, SgdStep
+from kilograd.ops.optimizer import Assign, SgdCheck, SgdStep
 from kilograd.ops.q_convert import channel_scales
 from kilograd.ops.q_optimizer import QDecay, QSgdCheck, QSgdStep, SgdDirection
 from kilograd.ops.random import AdvanceSeed
@@ -81,6 +81,10 @@ class StepBuilder:
         results = builder.add_multi(
             step, weight, gradient, self._rate, scales, *beside, name=f"{weight.name}.next"
         )
+        if o.atomic and not extra and weight.type.dtype is DType.I8:
+            # The next weights are prepared as soon as their gradient exists, and take a quarter of
+            # its memory until every gradient is known to be finite.
+            results = tuple(builder.add(Assign(), value, name=value.name) for value in results)
         kept = beside if step.keeps_remainder(weight.type) else ()
         self._updates.update(zip((weight, *kept), results, strict=True))
 

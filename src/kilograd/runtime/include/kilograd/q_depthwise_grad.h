@@ -6,32 +6,42 @@
 #include "kilograd/depthwise.h"
 #include "kilograd/depthwise3.h"
 
-/* Channels whose weights become floats at a time. */
-#define KG_Q_GRAD_BLOCK 16
-
 /* True for what the kernels of depthwise3.h do. */
 KG_INLINE bool kg_slides(const kg_window *g) {
   const bool strides = g->stride_h == g->stride_w && (g->stride_w == 1 || g->stride_w == 2);
   return g->KH <= 3 && g->KW == 3 && strides && g->dilation_h == 1 && g->dilation_w == 1;
 }
 
-/* d_x = sum over oh, ow ascending of d_y * (scales[c] * w), w[KH][KW][C]. `scratch` has room for KH * KW *
- * KG_Q_GRAD_BLOCK floats and for what kg_depthwise_grad_input_f32 takes. d_x must not overlap anything else. */
-static inline void kg_depthwise_grad_input_s8(float *restrict d_x, const float *restrict d_y, const int8_t *restrict w,
+/* d_x = sum over oh, ow ascending of d_y * (scales[c] * w), w[KH][KW][C], `block` channels at a time. d_x may be d_y
+ * where they have the same size; a block of d_y is then set aside first. `scratch` has room for KH * KW * block floats,
+ * where d_x is d_y for OH * OW * block more, and for what kg_depthwise_grad_input_f32 takes. */
+static inline void kg_depthwise_grad_input_s8(float *d_x, const float *d_y, const int8_t *restrict w,
                                               const float *restrict scales, float *restrict scratch, const kg_window *g,
-                                              int32_t C, int32_t stride) {
-  const int32_t taps = g->KH * g->KW;
+                                              int32_t C, int32_t stride, int32_t block) {
+  const int32_t taps = g->KH * g->KW, pixels = g->OH * g->OW;
+  float *const aside = scratch + taps * block, *const room = d_x == d_y ? aside + pixels * block : aside;
   for (int32_t c = 0, n = 0; c < C; c += n) {
-    n = C - c < KG_Q_GRAD_BLOCK ? C - c : KG_Q_GRAD_BLOCK;
+    n = C - c < block ? C - c : block;
     for (int32_t t = 0; t < taps; ++t) {
       for (int32_t l = 0; l < n; ++l) {
         scratch[t * n + l] = scales[c + l] * (float)w[t * C + c + l];
       }
     }
+    const float *from = d_y + c;
+    int32_t y_stride = stride;
+    if (d_x == d_y) {
+      for (int32_t p = 0; p < pixels; ++p) {
+        for (int32_t l = 0; l < n; ++l) {
+          aside[p * n + l] = d_y[p * stride + c + l];
+        }
+      }
+      from = aside;
+      y_stride = n;
+    }
     if (kg_slides(g)) {
-      kg_depthwise3_grad_input_f32(d_x + c, d_y + c, scratch, g, n, stride, stride);
+      kg_depthwise3_grad_input_f32(d_x + c, from, scratch, g, n, stride, y_stride);
     } else {
-      kg_depthwise_grad_input_f32(d_x + c, d_y + c, scratch, scratch + taps * KG_Q_GRAD_BLOCK, g, n, stride, stride);
+      kg_depthwise_grad_input_f32(d_x + c, from, scratch, room, g, n, stride, y_stride);
     }
   }
 }

@@ -1,4 +1,5 @@
-/* The optimiser's step on integer weights, in real units: w <- w - round(rate * direction / scale), saturating.
+/* The optimiser's step on integer weights, in real units: next = w - round(rate * direction / scale), saturating.
+ * next may be w. A direction that is not finite gives a number in range.
  *
  * A tensor is outer x channels x inner elements with one scale a channel: a weight OHWI is 1 x O x HWI, a depthwise
  * weight HWC is HW x C x 1, a bias 1 x O x 1. Weights are int8 in [-127, 127], biases int32 in [-2^30, 2^30].
@@ -34,15 +35,21 @@ KG_INLINE int32_t kg_rint_f32(float x) {
 /* What one step of a channel is worth in integers: rate / scale, or rate * scale without quantisation-aware scaling. */
 KG_INLINE float kg_step_factor_f32(float rate, float scale, bool aware) { return aware ? rate / scale : rate * scale; }
 
-/* Rounding to nearest. w, d and scales do not overlap. */
-KG_SHARED void kg_sgd_nearest_s8(int8_t *restrict w, const float *restrict d, const float *restrict scales,
+/* x limited to [low, high]; NaN becomes low, so that it can be made an integer. */
+KG_INLINE float kg_limit_f32(float x, float low, float high) {
+  x = x > low ? x : low;
+  return x < high ? x : high;
+}
+
+/* Rounding to nearest. */
+KG_SHARED void kg_sgd_nearest_s8(int8_t *next, const int8_t *w, const float *restrict d, const float *restrict scales,
                                  int32_t outer, int32_t channels, int32_t inner, float rate, bool aware) {
   for (int32_t o = 0; o < outer; ++o) {
     for (int32_t c = 0; c < channels; ++c) {
       const float factor = kg_step_factor_f32(rate, scales[c], aware);
-      for (int32_t i = 0; i < inner; ++i, ++w, ++d) {
-        const int32_t moved = kg_rint_small_f32(kg_clamp_f32(*d * factor, -256.0f, 256.0f));
-        *w = (int8_t)kg_clamp_s32(*w - moved, -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
+      for (int32_t i = 0; i < inner; ++i, ++w, ++next, ++d) {
+        const int32_t moved = kg_rint_small_f32(kg_limit_f32(*d * factor, -256.0f, 256.0f));
+        *next = (int8_t)kg_clamp_s32(*w - moved, -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
       }
     }
   }
@@ -50,16 +57,16 @@ KG_SHARED void kg_sgd_nearest_s8(int8_t *restrict w, const float *restrict d, co
 
 /* Stochastic rounding: floor(x + u) with u uniform in [0, 1), so that the mean of the steps is the real step. `seed` is
  * that of the step, `salt` tells tensors apart. */
-KG_SHARED void kg_sgd_stochastic_s8(int8_t *restrict w, const float *restrict d, const float *restrict scales,
-                                    int32_t outer, int32_t channels, int32_t inner, float rate, bool aware,
-                                    const uint32_t *seed, uint32_t salt) {
+KG_SHARED void kg_sgd_stochastic_s8(int8_t *next, const int8_t *w, const float *restrict d,
+                                    const float *restrict scales, int32_t outer, int32_t channels, int32_t inner,
+                                    float rate, bool aware, const uint32_t *seed, uint32_t salt) {
   uint32_t counter = kg_random_key(*seed, salt);
   for (int32_t o = 0; o < outer; ++o) {
     for (int32_t c = 0; c < channels; ++c) {
       const float factor = kg_step_factor_f32(rate, scales[c], aware);
-      for (int32_t i = 0; i < inner; ++i, ++w, ++d, ++counter) {
-        const float step = kg_clamp_f32(*d * factor, -256.0f, 256.0f) + kg_uniform_f32(kg_hash32(counter));
-        *w = (int8_t)kg_clamp_s32(*w - kg_floor_f32(step), -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
+      for (int32_t i = 0; i < inner; ++i, ++w, ++next, ++d, ++counter) {
+        const float step = kg_limit_f32(*d * factor, -256.0f, 256.0f) + kg_uniform_f32(kg_hash32(counter));
+        *next = (int8_t)kg_clamp_s32(*w - kg_floor_f32(step), -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
       }
     }
   }
@@ -67,32 +74,32 @@ KG_SHARED void kg_sgd_stochastic_s8(int8_t *restrict w, const float *restrict d,
 
 /* Rounding with a remainder beside each weight, in 1/256 of its integer step: nothing is lost, and small steps add up.
  */
-KG_SHARED void kg_sgd_residual_s8(int8_t *restrict w, int8_t *restrict remainder, const float *restrict d,
-                                  const float *restrict scales, int32_t outer, int32_t channels, int32_t inner,
-                                  float rate, bool aware) {
+KG_SHARED void kg_sgd_residual_s8(int8_t *next, int8_t *next_remainder, const int8_t *w, const int8_t *remainder,
+                                  const float *restrict d, const float *restrict scales, int32_t outer,
+                                  int32_t channels, int32_t inner, float rate, bool aware) {
   for (int32_t o = 0; o < outer; ++o) {
     for (int32_t c = 0; c < channels; ++c) {
       const float factor = kg_step_factor_f32(rate, scales[c], aware) * 256.0f;
-      for (int32_t i = 0; i < inner; ++i, ++w, ++remainder, ++d) {
-        const int32_t rest = *remainder - kg_rint_small_f32(kg_clamp_f32(*d * factor, -65536.0f, 65536.0f));
+      for (int32_t i = 0; i < inner; ++i, ++w, ++next, ++remainder, ++next_remainder, ++d) {
+        const int32_t rest = *remainder - kg_rint_small_f32(kg_limit_f32(*d * factor, -65536.0f, 65536.0f));
         const int32_t moved = (rest + 128) >> 8;
-        *remainder = (int8_t)(rest - moved * 256);
-        *w = (int8_t)kg_clamp_s32(*w + moved, -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
+        *next_remainder = (int8_t)(rest - moved * 256);
+        *next = (int8_t)kg_clamp_s32(*w + moved, -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
       }
     }
   }
 }
 
 /* A bias, one scale an element; with `seed` NULL to nearest, else stochastically. */
-KG_SHARED void kg_sgd_s32(int32_t *restrict w, const float *restrict d, const float *restrict scales, int32_t channels,
-                          float rate, bool aware, const uint32_t *seed, uint32_t salt) {
+KG_SHARED void kg_sgd_s32(int32_t *next, const int32_t *w, const float *restrict d, const float *restrict scales,
+                          int32_t channels, float rate, bool aware, const uint32_t *seed, uint32_t salt) {
   const uint32_t key = seed != NULL ? kg_random_key(*seed, salt) : 0u;
   const float limit = 1073741824.0f;
   for (int32_t c = 0; c < channels; ++c) {
-    const float step = kg_clamp_f32(d[c] * kg_step_factor_f32(rate, scales[c], aware), -limit, limit);
+    const float step = kg_limit_f32(d[c] * kg_step_factor_f32(rate, scales[c], aware), -limit, limit);
     const int32_t moved =
         seed != NULL ? kg_floor_f32(step + kg_uniform_f32(kg_hash32(key + (uint32_t)c))) : kg_rint_f32(step);
-    w[c] = kg_clamp_s32(w[c] - moved, -KG_BIAS_LIMIT, KG_BIAS_LIMIT);
+    next[c] = kg_clamp_s32(w[c] - moved, -KG_BIAS_LIMIT, KG_BIAS_LIMIT);
   }
 }
 
