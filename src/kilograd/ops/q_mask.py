@@ -78,7 +78,9 @@ class MaskBits(Operator):
         d_y, bits = types
         known = d_y.dtype in (DType.F32, DType.I8)
         if not known or bits != TensorType((-(-d_y.size // 8),), DType.U8):
-            raise InputError(f"{self.name}: takes f32 or i8 and a bit an element, not {d_y}, {bits}")
+            raise InputError(
+                f"{self.name}: takes f32 or i8 and a bit an element, not {d_y}, {bits}"
+            )
         return (d_y,)
 
     def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
