@@ -57,9 +57,6 @@ FRACTION_BITS = 14
 MAX_PIXELS = 1 << 16
 """Sums of a weight gradient: 2^16 terms of 127 * 255 and less stay below 2^31."""
 
-_COLUMNS = 2
-"""The larger KG_IG_COLUMNS of ig_rows.h."""
-
 _FACTORS = 256
 """KG_IG_FACTORS of ig_conv.h."""
 
@@ -92,13 +89,12 @@ def _scaled(xp: Namespace, d_y: Array, multiplier: Array) -> Array:
 
 def _input_scratch(taps: int, terms: int) -> int:
     """Bytes of the factors and taps of kg_ig_conv2d_grad_input."""
-    return _COLUMNS * (2 * (-(-terms // 2) * 2) + 4 * taps)
+    return 2 * (-(-terms // 2) * 2) + 4 * taps
 
 
 def _weight_scratch(columns: int) -> int:
     """Bytes of the factors of kg_ig_conv2d_grad_weight."""
-    most = max(_FACTORS // columns, 1) * columns
-    return _COLUMNS * 2 * (-(-most // 2) * 2)
+    return 2 * max(_FACTORS, columns)
 
 
 def _input_call(

@@ -14,7 +14,7 @@
 /* Factors that kg_ig_conv2d_grad_weight gathers at a time, and more where one row of d_y has more. */
 #define KG_IG_FACTORS 256
 
-/* Factors of a set, rounded up so that the next set is aligned. */
+/* int16 factors, rounded up so that what follows them is aligned. */
 #define KG_IG_PITCH(count) (((count) + 1) / 2 * 2)
 
 /* Writes the terms that meet input pixel (ih, iw), d_y times its channel's multiplier, tap by tap, and the number
@@ -43,69 +43,43 @@ KG_INLINE int32_t kg_ig_gather(int16_t *restrict factors, int32_t *restrict taps
   return count;
 }
 
-/* I channels of `columns` neighbouring pixels that meet the same taps. */
-KG_INLINE void kg_ig_pixels(int8_t *restrict d_x, kg_narrow *restrict narrow, const int8_t *restrict w,
-                            const int16_t *restrict factors, int32_t pitch, const int32_t *restrict taps, int32_t count,
-                            int32_t w_step, int32_t I, int32_t n, int32_t C, int32_t index, int32_t columns) {
+/* I channels of one pixel. */
+KG_INLINE void kg_ig_pixel(int8_t *restrict d_x, kg_narrow *restrict narrow, const int8_t *restrict w,
+                           const int16_t *restrict factors, const int32_t *restrict taps, int32_t count, int32_t w_step,
+                           int32_t I, int32_t n, int32_t index) {
   for (int32_t i = 0; i < I; i += KG_IG_LANES) {
     const int32_t lanes = I - i < KG_IG_LANES ? I - i : KG_IG_LANES;
-    int32_t sums[KG_IG_COLUMNS * KG_IG_LANES] = {0};
+    int32_t sums[KG_IG_LANES] = {0};
     for (int32_t t = 0; t < count; ++t) {
-      kg_ig_rows(sums, w + taps[t] * I + i, w_step, factors + t * n, pitch, n, columns, lanes);
+      kg_ig_rows(sums, w + taps[t] * I + i, w_step, factors + t * n, n, lanes);
     }
-    for (int32_t k = 0; k < columns; ++k) {
-      for (int32_t l = 0; l < lanes; ++l) {
-        d_x[k * C + i + l] = kg_narrow_s8(narrow, sums[k * KG_IG_LANES + l], (uint32_t)(index + k * C + i + l));
-      }
+    for (int32_t l = 0; l < lanes; ++l) {
+      d_x[i + l] = kg_narrow_s8(narrow, sums[l], (uint32_t)(index + i + l));
     }
   }
-}
-
-/* True when both pixels meet the same taps. */
-KG_INLINE bool kg_ig_same_taps(const int32_t *a, int32_t a_count, const int32_t *b, int32_t b_count) {
-  if (a_count != b_count) {
-    return false;
-  }
-  for (int32_t t = 0; t < a_count; ++t) {
-    if (a[t] != b[t]) {
-      return false;
-    }
-  }
-  return true;
 }
 
 /* d_x = narrowed sum over kh, kw, o of w * round(d_y * multiplier[o] / 2^KG_IG_FRACTION) over the pixels of d_y that
  * exist, in units of 2^(d_exponent - unit). The rounded factors must fit int16, and the sums 2^30. The weight comes in
  * `count` parts along the input channels; the noise of an element depends on its place in d_x alone. Scratch holds
- * KG_IG_COLUMNS sets of KG_IG_PITCH(KH * KW * O / groups) int16, then as many of KH * KW int32. Nothing overlaps. */
+ * KG_IG_PITCH(KH * KW * O / groups) int16, then KH * KW int32. Nothing overlaps. */
 static inline void kg_ig_conv2d_grad_input(int8_t *restrict d_x, int32_t *exponent, int32_t *wanted,
                                            const int8_t *restrict d_y, const int32_t *d_exponent,
                                            const kg_part_s8 *parts, int32_t count, const int32_t *restrict multiplier,
                                            const int32_t *shift, void *restrict scratch, const kg_window *g, int32_t C,
                                            int32_t O, int32_t groups, int32_t unit, const uint32_t *seed,
                                            uint32_t salt) {
-  const int32_t group_in = C / groups, n = O / groups, pitch = KG_IG_PITCH(g->KH * g->KW * n);
+  const int32_t group_in = C / groups, n = O / groups;
   int16_t *const factors = (int16_t *)scratch;
-  int32_t *const taps = (int32_t *)(void *)(factors + KG_IG_COLUMNS * pitch);
+  int32_t *const taps = (int32_t *)(void *)(factors + KG_IG_PITCH(g->KH * g->KW * n));
   kg_narrow narrow = kg_narrow_begin(shift, seed, salt);
-  for (int32_t p = 0, columns = 0; p < g->H * g->W; p += columns) {
-    const int32_t ih = p / g->W, iw = p % g->W;
+  for (int32_t p = 0; p < g->H * g->W; ++p) {
     for (int32_t q = 0; q < groups; ++q) {
-      int32_t begin = q * group_in;
-      int32_t met[KG_IG_COLUMNS];
-      const int32_t ahead = groups > 1 || iw + KG_IG_COLUMNS > g->W ? 1 : KG_IG_COLUMNS;
-      for (int32_t k = 0; k < ahead; ++k) {
-        met[k] = kg_ig_gather(factors + k * pitch, taps + k * g->KH * g->KW, d_y + q * n, multiplier + q * n, g, O, n,
-                              ih, iw + k);
-      }
-      columns = 1;
-      for (int32_t k = 1; k < ahead; ++k) {
-        columns += columns == k && kg_ig_same_taps(taps, met[0], taps + k * g->KH * g->KW, met[k]) ? 1 : 0;
-      }
+      const int32_t met = kg_ig_gather(factors, taps, d_y + q * n, multiplier + q * n, g, O, n, p / g->W, p % g->W);
+      int32_t begin = p * C + q * group_in;
       for (int32_t part = 0; part < count; ++part) {
         const int32_t I = parts[part].I, w_step = g->KH * g->KW * I;
-        kg_ig_pixels(d_x + p * C + begin, &narrow, parts[part].w + q * n * w_step, factors, pitch, taps, met[0], w_step,
-                     I, n, C, p * C + begin, columns);
+        kg_ig_pixel(d_x + begin, &narrow, parts[part].w + q * n * w_step, factors, taps, met, w_step, I, n, begin);
         begin += I;
       }
     }
@@ -133,55 +107,50 @@ KG_INLINE void kg_ig_outer(int32_t *restrict d_w, const int8_t *restrict x, cons
   }
 }
 
-/* The lines of d_y with factors in hand: `lines` from `first` on. */
+/* Factors in hand: those of one output channel, `lines` rows of d_y from `first` on. */
 typedef struct kg_ig_lines {
   const int16_t *factors;
-  int32_t pitch, first, lines, columns;
+  int32_t first, lines;
 } kg_ig_lines;
 
-/* I channels of one tap and of the output channels of the factors, w_step apart; adds to what earlier lines gave. */
+/* I channels of one tap and output channel; adds to what earlier lines gave. */
 KG_INLINE void kg_ig_tap(int32_t *restrict d_w, const int8_t *restrict x, const kg_ig_lines *from, const kg_window *g,
-                         int32_t C, int32_t I, int32_t w_step, int32_t row, int32_t column, int32_t zero_point) {
-  int32_t top, bottom, left, right, offsets[KG_IG_COLUMNS] = {0};
+                         int32_t C, int32_t I, int32_t row, int32_t column, int32_t zero_point) {
+  int32_t top, bottom, left, right, offset = 0;
   kg_range_inside(&top, &bottom, g->OH, g->stride_h, row, g->H);
   kg_range_inside(&left, &right, g->OW, g->stride_w, column, g->W);
   top = top < from->first ? from->first : top;
   bottom = bottom > from->first + from->lines ? from->first + from->lines : bottom;
-  const int32_t n = right - left, x_line = g->stride_h * g->W * C, x_step = g->stride_w * C;
+  int32_t lines = bottom > top ? bottom - top : 0, n = right - left;
+  const int32_t x_line = g->stride_h * g->W * C, x_step = g->stride_w * C;
   const int16_t *const factors = from->factors + (top - from->first) * g->OW + left;
   const int8_t *const pixels = x + ((top * g->stride_h + row) * g->W + left * g->stride_w + column) * C;
-  for (int32_t k = 0; k < from->columns; ++k) {
-    for (int32_t line = 0; line < bottom - top; ++line) {
-      offsets[k] += zero_point * kg_ig_sum(factors + k * from->pitch + line * g->OW, n);
-    }
+  if (n == g->OW && x_line == n * x_step) { /* the lines follow each other in both */
+    n *= lines;
+    lines = lines > 0 ? 1 : 0;
+  }
+  for (int32_t line = 0; line < lines; ++line) {
+    offset += zero_point * kg_ig_sum(factors + line * g->OW, n);
   }
   for (int32_t i = 0; i < I; i += KG_IG_LANES) {
     const int32_t lanes = I - i < KG_IG_LANES ? I - i : KG_IG_LANES;
-    int32_t sums[KG_IG_COLUMNS * KG_IG_LANES] = {0};
-    if (n == g->OW && x_line == n * x_step && bottom > top) { /* the lines follow each other in both */
-      kg_ig_rows(sums, pixels + i, x_step, factors, from->pitch, n * (bottom - top), from->columns, lanes);
-    } else {
-      for (int32_t line = 0; line < bottom - top; ++line) {
-        kg_ig_rows(sums, pixels + line * x_line + i, x_step, factors + line * g->OW, from->pitch, n, from->columns,
-                   lanes);
-      }
+    int32_t sums[KG_IG_LANES] = {0};
+    for (int32_t line = 0; line < lines; ++line) {
+      kg_ig_rows(sums, pixels + line * x_line + i, x_step, factors + line * g->OW, n, lanes);
     }
-    for (int32_t k = 0; k < from->columns; ++k) {
-      for (int32_t l = 0; l < lanes; ++l) {
-        int32_t *to = &d_w[k * w_step + i + l];
-        *to = (from->first > 0 ? *to : 0) + sums[k * KG_IG_LANES + l] - offsets[k];
-      }
+    for (int32_t l = 0; l < lanes; ++l) {
+      d_w[i + l] = (from->first > 0 ? d_w[i + l] : 0) + sums[l] - offset;
     }
   }
 }
 
 /* d_w[o][kh][kw][i] = sum over oh, ow of d_y * (x - zero_point), exactly; what lies outside the input counts as
- * zero_point. x is at the first of the I channels. d_y has at most 2^16 pixels. Scratch holds KG_IG_COLUMNS sets of
- * KG_IG_PITCH(KG_IG_FACTORS, or OW if larger) int16. Nothing overlaps. */
+ * zero_point. x is at the first of the I channels. d_y has at most 2^16 pixels. Scratch holds KG_IG_FACTORS int16, or
+ * OW if that is more. Nothing overlaps. */
 static inline void kg_ig_conv2d_grad_weight(int32_t *restrict d_w, const int8_t *restrict x, const int8_t *restrict d_y,
                                             void *restrict scratch, const kg_window *g, int32_t C, int32_t I, int32_t O,
                                             int32_t groups, int32_t zero_point) {
-  const int32_t group_in = C / groups, n = O / groups, w_step = g->KH * g->KW * I;
+  const int32_t group_in = C / groups, n = O / groups;
   if (g->H * g->W * g->OH * g->OW * g->KH * g->KW == 1) {
     for (int32_t q = 0; q < groups; ++q) {
       kg_ig_outer(d_w + q * n * I, x + q * group_in, d_y + q * n, I, n, zero_point);
@@ -190,21 +159,17 @@ static inline void kg_ig_conv2d_grad_weight(int32_t *restrict d_w, const int8_t 
   }
   int16_t *const factors = (int16_t *)scratch;
   const int32_t most = KG_IG_FACTORS / g->OW > 0 ? KG_IG_FACTORS / g->OW : 1;
-  kg_ig_lines from = {.factors = factors, .pitch = KG_IG_PITCH(most * g->OW)};
+  kg_ig_lines from = {.factors = factors};
   for (; from.first < g->OH; from.first += from.lines) {
     from.lines = g->OH - from.first < most ? g->OH - from.first : most;
-    for (int32_t o = 0; o < O; o += from.columns) {
-      const int32_t left = n - o % n;
-      from.columns = left < KG_IG_COLUMNS ? left : KG_IG_COLUMNS;
-      for (int32_t k = 0; k < from.columns; ++k) {
-        const int8_t *value = d_y + from.first * g->OW * O + o + k;
-        for (int32_t t = 0; t < from.lines * g->OW; ++t, value += O) {
-          factors[k * from.pitch + t] = *value;
-        }
+    for (int32_t o = 0; o < O; ++o) {
+      const int8_t *value = d_y + from.first * g->OW * O + o;
+      for (int32_t t = 0; t < from.lines * g->OW; ++t, value += O) {
+        factors[t] = *value;
       }
       for (int32_t kh = 0; kh < g->KH; ++kh) {
         for (int32_t kw = 0; kw < g->KW; ++kw) {
-          kg_ig_tap(d_w + o * w_step + (kh * g->KW + kw) * I, x + o / n * group_in, &from, g, C, I, w_step,
+          kg_ig_tap(d_w + ((o * g->KH + kh) * g->KW + kw) * I, x + o / n * group_in, &from, g, C, I,
                     kh * g->dilation_h - g->pad_top, kw * g->dilation_w - g->pad_left, zero_point);
         }
       }
