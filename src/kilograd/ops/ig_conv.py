@@ -20,7 +20,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from kilograd.errors import InputError
-from kilograd.ir.operator import Array, Call, Cost, Example, Namespace, Operands, Operator
+from kilograd.ir.operator import Argument, Array, Call, Cost, Example, Namespace, Operands, Operator
 from kilograd.ir.types import DType, TensorType
 from kilograd.ops.conv_geometry import (
     Geometry,
@@ -102,7 +102,7 @@ def _input_call(
 ) -> list[Call]:
     d_y, d_exponent, *weights, multiplier, shift, seed = operands.inputs
     d_x = operands.outputs[0]
-    arguments = (
+    arguments: tuple[Argument, ...] = (
         *operands.outputs, d_y, d_exponent, part_list(weights), len(weights), multiplier, shift,
         operands.scratch, str(geometry), d_x.type.shape[-1], d_y.type.shape[-1], groups, unit,
         seed, salt,

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from kilograd.errors import InputError
-from kilograd.ir.operator import Array, Call, Cost, Example, Namespace, Operands
+from kilograd.ir.operator import Argument, Array, Call, Cost, Example, Namespace, Operands
 from kilograd.ir.types import DType, TensorType
 from kilograd.ops.conv_geometry import forward_geometry, pad_image, zeros
 from kilograd.ops.ig_conv import MAX_PIXELS, float_fields
@@ -101,7 +101,7 @@ class IntegerDepthwiseConv2dGradInput(QDepthwiseConv2dGradInput):
         geometry = forward_geometry(
             self.name, self.size, (kernel[0], kernel[1]), self.stride, self.padding, self.dilation
         )
-        arguments = (
+        arguments: tuple[Argument, ...] = (
             *operands.outputs, d_y, d_exponent, part_list(weights), len(weights), multiplier,
             shift, operands.scratch, str(geometry), d_y.type.shape[3], self.unit, seed, self.salt,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from kilograd.errors import InputError
-from kilograd.ir.operator import Array, Call, Cost, Example, Namespace, Operands, Operator
+from kilograd.ir.operator import Argument, Array, Call, Cost, Example, Namespace, Operands, Operator
 from kilograd.ir.types import DType, TensorType
 from kilograd.ops.ig_narrow import (
     SCALAR,
@@ -70,7 +70,7 @@ class GradientAdd(Operator):
     def emit(self, operands: Operands) -> Sequence[Call]:
         """One call."""
         a, a_exponent, b, b_exponent, shift, seed = operands.inputs
-        arguments = (
+        arguments: tuple[Argument, ...] = (
             *operands.outputs, a, a_exponent, b, b_exponent, shift, a.type.size, seed, self.salt,
         )  # fmt: skip
         return [Call("ig_elementwise.h", "kg_ig_add", arguments)]
@@ -137,7 +137,15 @@ class GradientMean(Operator):
         """One call."""
         (d, exponent, seed), (g, _) = operands.inputs, operands.outputs
         sizes = split_axes(g.type.shape, self.axes)
-        arguments = (*operands.outputs, d, exponent, *sizes, *self.factor, seed, self.salt)
+        arguments: tuple[Argument, ...] = (
+            *operands.outputs,
+            d,
+            exponent,
+            *sizes,
+            *self.factor,
+            seed,
+            self.salt,
+        )
         return [Call("ig_elementwise.h", "kg_ig_spread", arguments)]
 
     @classmethod
@@ -225,7 +233,7 @@ class GradientTable(Operator):
     def emit(self, operands: Operands) -> Sequence[Call]:
         """One call."""
         d, exponent, x, slopes, shift, seed = operands.inputs
-        arguments = (
+        arguments: tuple[Argument, ...] = (
             *operands.outputs, d, exponent, x, slopes, shift, d.type.size, self.unit, seed,
             self.salt,
         )  # fmt: skip
