@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 
@@ -35,11 +36,36 @@ def format_float(number: float) -> str:
 
 
 def format_call(call: Call) -> str:
-    """The statement of a call; a check returns its status where the function answers false."""
-    text = f"{call.function}({', '.join(map(format_argument, call.arguments))})"
-    if call.status_if_false:
-        return f"if (!{text}) return {call.status_if_false};"
-    return f"{text};"
+    """The statement of a call; a check returns its status where the function answers false.
+
+    Arguments that are compound literals become constants of a block around the call, which end with
+    it: compound literals live as long as the function, and all of them would be on its stack.
+    """
+    declarations: list[str] = []
+    arguments = [_named(format_argument(a), declarations) for a in call.arguments]
+    text = f"{call.function}({', '.join(arguments)})"
+    text = f"if (!{text}) return {call.status_if_false};" if call.status_if_false else f"{text};"
+    if not declarations:
+        return text
+    return "\n".join(["{", *(f"  {line}" for line in (*declarations, text)), "}"])
+
+
+_COMPOUND = re.compile(r"(&?)\(const (\w+)(\[\d*\])?\)(\{.*\})")
+
+
+def _named(argument: str, declarations: list[str]) -> str:
+    """The argument, or the name of a constant declared for it; in flash where it is known."""
+    match = _COMPOUND.fullmatch(argument)
+    if match is None:
+        return argument
+    address, type_, array, body = match.groups()
+    name = type_.removeprefix("kg_").split("_")[0] + ("s" if array else "")
+    name = name if type_.startswith("kg_") else "numbers"
+    count = sum(f" {name}" in line for line in declarations)
+    name = f"{name}_{count + 1}" if count else name
+    storage = "" if "->" in body or "(" in body else "static "
+    declarations.append(f"{storage}const {type_} {name}{array or ''} = {body};")
+    return f"{address}{name}"
 
 
 def comment(text: str) -> str:

@@ -136,7 +136,7 @@ class _FunctionWriter:
                 self.headers.add(call.header)
                 if changed and call.status_if_false:
                     call = replace(call, status_if_false="KG_ERROR_PARTIAL")
-                lines.append(format_call(call))
+                lines += format_call(call).splitlines()
             changed = changed or node.op.mutates
             if self.poison:
                 lines += self._poison(schedule, index)
