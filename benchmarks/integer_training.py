@@ -80,7 +80,11 @@ def motions(seed: int) -> Task:
         nn.Conv1d(24, 24, 3, stride=2, padding=1), nn.ReLU(),
         nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(24, 4),
     )  # fmt: skip
-    return Task(model, (x[train], y[train]), (x[test], y[test]), 25, 0.02)
+    for layer in model:  # activations keep their size through the layers, and so their ranges
+        if isinstance(layer, nn.Conv1d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return Task(model, (x[train], y[train]), (x[test], y[test]), 40, 0.02)
 
 
 def learned(task: Task, head: str, gradients: str, seed: int) -> tuple[float, float]:

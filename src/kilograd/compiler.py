@@ -25,7 +25,7 @@ from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
-from kilograd.transforms.integer_gradients import integer_gradients
+from kilograd.transforms.integer_gradients import float_gradients, integer_gradients
 from kilograd.transforms.layout import arrange
 from kilograd.transforms.masks import pack_masks
 from kilograd.transforms.ports import Ports
@@ -98,9 +98,10 @@ def compile(
     if not choice:
         raise InputError(_nothing_to_train(forward))
     graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
-    train = graphs.train
+    train, notes = graphs.train, (*imported.notes, *(report.notes if report else ()))
     if gradients == "int8":
         train = stage("integers", lambda: _integers(graphs.train, ports, calibration, optimizer))
+        notes = (*notes, *float_gradients(train))
     predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(train)))
     train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
     schedules = stage("allocate", lambda: allocate((predict, train)))
@@ -115,7 +116,7 @@ def compile(
         predict=schedules[0],
         train=schedules[1],
         budget=budget or Budget(),
-        notes=(*imported.notes, *(report.notes if report else ())),
+        notes=notes,
         quantized=report,
     )
     stage("fit", program.check_fit)

@@ -110,7 +110,12 @@ def test_float_ends_at_the_first_int8_tensor(name: str, head: str):
 
 
 def test_what_has_no_integer_gradient_is_float():
-    graph = compiled("gated").train.graph
+    program = compiled("gated")
+    graph = program.train.graph
+    for operator in ("max_pool2d_grad", "mul"):
+        line = f": {operator} takes its gradient as float32"
+        assert sum(line in note for note in program.notes) > 0, program.notes
+    assert not compiled("residual").notes
     assert {"max_pool2d_grad", "mul", "gradient_dequantize", "gradient_table"} <= kinds(graph)
     assert not any(isinstance(node.op, QSgdStep) for node in graph.nodes)
 

@@ -5,7 +5,7 @@ A sum belongs to one channel, so its scale is folded in behind the products:
     sum = multiplier[c] sum over kh, kw of g w,   multiplier[c] = round(s_w[c] 2^unit)
 
 in units of 2^(exponent - unit), `unit` being the largest with which nothing exceeds 2^30. The
-largest multiplier has at least 13 bits for 3x3 kernels and 11 for 7x7. The gradient of a weight,
+largest multiplier has at least 12 bits for 3x3 kernels and 10 for 7x7. The gradient of a weight,
 sum of g (x - z_x), is exact.
 """
 

@@ -11,10 +11,11 @@ so that the mean of g 2^exponent over the noise is the sum. `shift` is a state: 
 earlier steps wanted. It belongs to the layer, not to the sample: how large a gradient is reaches
 the exponents from the loss. `ig_narrow.h` is the same in C.
 
-The method is that of Wang et al., "NITI: Training Integer Neural Networks Using Integer-only
-Arithmetic", TPDS 2022, with the range of earlier steps instead of a second pass over int32 sums,
-and of Deutel et al., "On-Device Training of Fully Quantized Deep Neural Networks on Cortex-M
-Microcontrollers", TCAD 2024.
+Integer gradients with an exponent a tensor are those of Wang et al., "NITI: Training Integer Neural
+Networks Using Integer-only Arithmetic", TPDS 2022; that ranges of earlier steps serve is shown by
+Fournarakis and Nagel, "In-Hindsight Quantization Range Estimation for Quantized Training", 2021;
+and training on Cortex-M with all tensors quantised by Deutel et al., "On-Device Training of Fully
+Quantized Deep Neural Networks on Cortex-M Microcontrollers", TCAD 2024.
 """
 
 from __future__ import annotations

@@ -85,6 +85,20 @@ def integer_gradients(train: Graph, seed: int) -> Graph:
     return walk.finish()
 
 
+def float_gradients(train: Graph) -> tuple[str, ...]:
+    """What reads integer gradients as float32, a line each: layers without integer gradients, and
+    steps that need floats.
+    """
+    made = {n.outputs[0] for n in train.nodes if isinstance(n.op, GradientDequantize)}
+    return tuple(
+        dict.fromkeys(
+            f"{node.location}: {node.op.name} takes its gradient as float32"
+            for node in train.nodes
+            if any(value in made for value in node.inputs) and not node.op.check
+        )
+    )
+
+
 class _Walk:
     """What has been built so far, and what each float gradient has become."""
 
