@@ -5,8 +5,8 @@ The scales of the weights are folded into d_y, which becomes int16, before the p
     h[o]  = round(g[o] multiplier[o] / 2^14),   multiplier[o] = round(s_w[o] 2^(unit + 14))
     sum   = sum over kh, kw, o of h[o] w[o],    in units of 2^(exponent - unit)
 
-`unit` is the largest with which no sum of int8 weights exceeds 2^30 and h fits int16. h is off by up to
-1/2: in the largest channel by 0.4 % of a step of d_y up to 258 terms, 0.8 % at 500 and 7 % at
+`unit` is the largest with which no sum of int8 weights exceeds 2^30 and h fits int16. h is off by
+up to 1/2: in the largest channel by 0.4 % of a step of d_y up to 258 terms, 0.8 % at 500 and 7 % at
 4608. The gradient of a weight, sum of g (x - z_x), is exact.
 """
 

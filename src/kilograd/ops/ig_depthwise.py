@@ -57,6 +57,7 @@ class IntegerDepthwiseConv2dGradInput(QDepthwiseConv2dGradInput):
     """
 
     name: ClassVar[str] = "integer_depthwise_conv2d_grad_input"
+    in_place: ClassVar[tuple[tuple[int, int], ...]] = ()
     unit: int = 0
     salt: int = 0
 
