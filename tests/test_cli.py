@@ -47,6 +47,19 @@ def test_compile_writes_a_project(tmp_path):
     assert {"faces.c", "faces.h", "Makefile", "CMakeLists.txt", "main.c"} <= set(os.listdir(output))
 
 
+def test_report_writes_a_page(tmp_path):
+    pytest.importorskip("altair")
+    done = kilograd(
+        "report", demo_data.model_path(), "-o", tmp_path / "page.html", "--device", "stm32f746",
+        "--update", "last:1", "--count",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Fits the device" in page and "instructions of a training step" in page
+    again = kilograd("report", demo_data.model_path(), "-o", tmp_path)
+    assert again.returncode == 1 and "cannot write the report" in again.stderr
+
+
 def test_demo_tells_its_story(tmp_path):
     done = kilograd("demo", "--output", tmp_path / "demo")
     assert done.returncode == 0, done.stderr

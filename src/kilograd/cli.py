@@ -1,4 +1,4 @@
-"""The command line: `kilograd demo | compile | devices | operators`."""
+"""The command line: `kilograd demo | compile | report | devices | operators`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kilograd import devices as device_files
 from kilograd.demo import run as run_demo
 from kilograd.errors import UserError
 from kilograd.ops import all_operators
+from kilograd.report import blank_sample
 
 app = typer.Typer(
     add_completion=True,
@@ -82,6 +83,26 @@ def compile(
     else:
         print(program.summary())
         print(f"\nwrote {output}")
+
+
+@app.command()
+def report(
+    model: Annotated[Path, typer.Argument(help="An .onnx or .pt2 file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    device: Annotated[str, typer.Option(help="A device name, or a device file.")] = "host",
+    update: Annotated[list[str] | None, typer.Option(help="As for compile.")] = None,
+    loss: Annotated[str, typer.Option(help="As for compile.")] = "cross_entropy",
+    count: Annotated[bool, typer.Option(help="Count instructions on the emulated device.")] = False,
+) -> None:
+    """Write one HTML page of what a program needs: memory map, layers, what is trained and why.
+
+    Example: kilograd report model.onnx --device stm32f746 --update last:2 --count
+    """
+    program = kilograd.compile(
+        model, device=device, update=kilograd.update.parse(update or ["all"]), loss=loss
+    )
+    program.report(output, sample=blank_sample(program) if count else None)
+    print(f"wrote {output}")
 
 
 @app.command()

@@ -21,10 +21,12 @@ from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.allocate import allocate
 from kilograd.planning.order import order
 from kilograd.planning.schedule import Schedule
+from kilograd.planning.stream import plan_streams
 from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
+from kilograd.transforms.head import Classes, with_classes
 from kilograd.transforms.integer_gradients import float_gradients, integer_gradients
 from kilograd.transforms.layout import arrange
 from kilograd.transforms.masks import pack_masks
@@ -50,6 +52,8 @@ def compile(
     calibration: Any = None,
     head: str = "float32",
     ranges: str = "min_max",
+    headroom: float = 1.0,
+    classes: Classes | None = None,
     gradients: str = "float32",
     name: str | None = None,
 ) -> Program:
@@ -72,6 +76,11 @@ def compile(
             the report compares int8 and float32.
         head: for int8, whether the last layer stays "float32" or is "int8" like the others.
         ranges: for int8, how ranges are chosen: "min_max", "percentile" or "mse".
+        headroom: for int8, how much longer than needed today ranges are. An int8 weight cannot grow
+            beyond its range; 2 lets it double, at the price of one bit. Worth it for networks that
+            learn from scratch, not for those that adapt.
+        classes: another number of classes than the network has, for a fresh last layer; or a list
+            that says for each class which old one it starts as, None for a fresh one.
         gradients: for int8, "float32", or "int8": gradients of int8 layers are integers, too, which
             a processor without FPU computes many times faster.
         name: prefix of the C functions; by default the model's.
@@ -91,10 +100,15 @@ def compile(
     imported = stage("import", lambda: frontend.load(model, example_input))
     arranged, ports = stage("layout", lambda: arrange(imported.graph))
     folded = stage("fold", lambda: fold(arranged))
+    if classes is not None:
+        folded, ports = stage("head", lambda: with_classes(folded, ports, classes))
     forward, report = folded, None
     if precision == "int8":
-        forward, report = _quantized(folded, ports, calibration, kind, ranges, head)
-    choice = select(forward, normalise(All() if update is None else update))
+        forward, report = _quantized(
+            folded, ports, calibration, kind, ranges=ranges, head=head, headroom=headroom
+        )
+    spec = normalise(All() if update is None else update)
+    choice = select(forward, spec)
     if not choice:
         raise InputError(_nothing_to_train(forward))
     graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
@@ -104,6 +118,7 @@ def compile(
         notes = (*notes, *float_gradients(train))
     predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(train)))
     train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
+    predict, train = stage("stream", lambda: plan_streams((predict, train)))
     schedules = stage("allocate", lambda: allocate((predict, train)))
     program = Program(
         name=network_name(name or imported.name),
@@ -118,19 +133,19 @@ def compile(
         budget=budget or Budget(),
         notes=notes,
         quantized=report,
+        update=spec,
+        model=_title(model),
     )
     stage("fit", program.check_fit)
     return program
 
 
 def _quantized(
-    graph: Graph, ports: Ports, calibration: Any, loss: Loss, ranges: str, head: str
+    graph: Graph, ports: Ports, calibration: Any, loss: Loss, **how: Any
 ) -> tuple[Graph, Report]:
     """The int8 form of the forward graph, and what there is to say about it."""
     inputs, targets = labelled(calibration)
-    whole, report = stage(
-        "quantize", lambda: quantize(graph, ports, inputs, ranges=ranges, head=head)
-    )
+    whole, report = stage("quantize", lambda: quantize(graph, ports, inputs, **how))
     if targets is not None:
         score = compare(graph, whole, ports, loss, inputs, targets)
         report = replace(report, score=score)
@@ -141,6 +156,8 @@ def _integers(train: Graph, ports: Ports, calibration: Any, optimizer: SGD) -> G
     """The training graph with integer gradients, their shifts found on the calibration data."""
     inputs, _ = labelled(calibration)
     samples = ports.inputs[0].to_program(inputs.astype(np.float32))
+    if samples.ndim < len(ports.inputs[0].shape):
+        samples = samples[np.newaxis]
     return calibrate_shifts(integer_gradients(train, optimizer.seed), samples)
 
 
@@ -158,6 +175,11 @@ def _check_precision(precision: str, calibration: Any, gradients: str) -> None:
         )
     if precision == "float32" and calibration is not None:
         raise InputError("calibration is for precision='int8'; float32 takes none")
+
+
+def _title(model: Any) -> str:
+    """What the user gave: the path of a file, or the name of a class."""
+    return str(model) if isinstance(model, str | Path) else type(model).__qualname__
 
 
 def _nothing_to_train(graph: Graph) -> str:

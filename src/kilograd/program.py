@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
+
+from numpy.typing import ArrayLike
 
 from kilograd.codegen import project
 from kilograd.codegen.project import Sources
@@ -20,7 +21,9 @@ from kilograd.execution.build import build_firmware, build_host_library, write_f
 from kilograd.execution.host import HostBackend
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
-from kilograd.execution.session import Session
+from kilograd.execution.session import History, Session
+from kilograd.explaining import Explanation, explain
+from kilograd.figures import Figures, figures
 from kilograd.ir import Builder, Graph, Value
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.explain import describe_peak, describe_state
@@ -29,6 +32,7 @@ from kilograd.summary import summary
 from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.quantize import Report
+from kilograd.update import All, Spec
 
 _MANIFEST = "manifest.json"
 
@@ -82,6 +86,10 @@ class Program:
     """What quantisation left in float32 and why, and how int8 compares; None in float32."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should see, such as parameters that cannot be trained."""
+    update: Spec = field(default_factory=All)
+    """What was asked to be trained."""
+    model: str = "model"
+    """What was compiled: the path of a file, or the name of a class."""
 
     def __repr__(self) -> str:
         """`Program(lenet for stm32f746)`."""
@@ -130,6 +138,11 @@ class Program:
         """Multiply-accumulates of the two functions."""
         return Macs(_macs(self.predict.graph), _macs(self.train.graph))
 
+    @cached_property
+    def figures(self) -> Figures:
+        """What `summary`, `manifest` and `report` tell, as data."""
+        return figures(self)
+
     def check_fit(self) -> None:
         """Raise InfeasibleError when the program needs more than the device or the budget has."""
         sram, flash = self.budget.sram_bytes, self.budget.flash_bytes
@@ -170,6 +183,41 @@ class Program:
         """Bytes, work and what is trained, as a text table."""
         return summary(self)
 
+    def explain(self, subject: str, name: str = "") -> Explanation:
+        """Why the training step is as it is: print it, or read its fields.
+
+        Args:
+            subject: "peak" (what is alive where most bytes are), "value" (a tensor of the program),
+                "weight" (a parameter, or several by a pattern), "layer" (one, or several).
+            name: the value, or a pattern with shell wildcards; not for the peak.
+
+        Raises InputError for an unknown subject or name, with the nearest that there are.
+        """
+        return explain(self, subject, name)
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        runs: Sequence[History] | Mapping[str, History] = (),
+        sample: tuple[ArrayLike, ArrayLike | None] | None = None,
+    ) -> Path:
+        """Write one HTML file with the figures, the memory map, layers and curves of runs.
+
+        Args:
+            path: where it goes; an existing file is replaced.
+            runs: what `Session.fit` returned, by name or in a list.
+            sample: x and y of one training step that is run on the emulated device to count the
+                instructions of every operator; without it, work is told in multiply-accumulates.
+
+        Raises InputError where the libraries of `kilograd[report]` are missing, or the file cannot
+        be written.
+        """
+        # Charts are an extra: only reports need them.
+        from kilograd.report import write
+
+        return write(self, path, runs=runs, sample=sample)
+
     def save(self, directory: str | Path, *, force: bool = False) -> Path:
         """Write the C project, all of it or nothing.
 
@@ -193,13 +241,20 @@ class Program:
 
     def manifest(self) -> str:
         """What was compiled, as JSON: the figures of `summary`, the ports, the trained tensors."""
-        memory = self.memory
+        told, memory = self.figures, self.figures.memory
         content = {
-            "kilograd": metadata.version("kilograd"),
-            "network": self.name,
-            "device": self.device.name,
-            "loss": self.loss.value,
-            "checkpoint_id": self.sources.checkpoint_id,
+            "kilograd": told.kilograd,
+            "network": told.network,
+            "model": told.model,
+            "device": told.device,
+            "loss": told.loss,
+            "precision": told.precision,
+            "quantization": told.quantization,
+            "update": told.update,
+            "command": told.command,
+            "checkpoint_id": told.identity.checkpoint_id,
+            "graph_sha256": told.identity.graph_sha256,
+            "weights_sha256": told.identity.weights_sha256,
             "memory": {
                 "sram_bytes": memory.sram_bytes,
                 "arena_bytes": memory.arena_bytes,
@@ -209,7 +264,7 @@ class Program:
                 "stack_bytes": memory.stack_bytes,
                 "flash_bytes": memory.flash_bytes,
             },
-            "macs": {"predict": self.macs.predict, "train_step": self.macs.train_step},
+            "macs": {"predict": told.macs.predict, "train_step": told.macs.train_step},
             "input": {"user_shape": self.ports.inputs[0].shape, "program": str(self._input.type)},
             "output": {
                 "user_shape": self.ports.outputs[0].shape,
@@ -290,9 +345,26 @@ class Program:
         backend = EmulatedBackend(self.interface, image, self.device, self.arena_bytes)
         return Session(self.interface, backend)
 
-    def _firmware(self, toolchain: str) -> Image:
+    def instructions_by_node(
+        self, x: ArrayLike, y: ArrayLike | None = None, lr: float | None = None
+    ) -> tuple[int, ...]:
+        """Instructions of each node of one training step on the emulated device, in order.
+
+        Arguments as of `Session.train_step`. Counted in a build with a marker behind every node.
+        """
+        # Unicorn is an extra: only emulated sessions need it.
+        from kilograd.execution.node_profile import MARKER, MARKER_SOURCE, MarkedBackend
+
+        sources = project.emit(self.name, self.predict, self.train, self.arena_bytes, marker=MARKER)
+        image = self._firmware("zig", sources, MARKER_SOURCE)
+        backend = MarkedBackend(self.interface, image, self.device, self.arena_bytes)
+        Session(self.interface, backend).train_step(x, y, lr)
+        return backend.node_instructions
+
+    def _firmware(self, toolchain: str, sources: Sources | None = None, extra: str = "") -> Image:
+        sources = sources or self.sources
         return build_firmware(
-            {**self.sources.files, "harness.c": project.harness(self.sources)},
+            {**sources.files, "harness.c": project.harness(sources) + extra},
             (f"{self.name}.c", "harness.c"),
             self.device,
             toolchain=toolchain,

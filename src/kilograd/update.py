@@ -192,3 +192,30 @@ def _parse_one(text: str) -> Spec:
         "PATTERN=CHOICE with "
         "the choices full, bias, none and channels:0.25"
     )
+
+
+def entries(spec: Spec) -> list[Spec]:
+    """The entries of a spec, one decision each, in the order in which they apply."""
+    if isinstance(spec, Mixture):
+        return [entry for member in spec.members for entry in entries(member)]
+    if isinstance(spec, Patterns):
+        return [Patterns((entry,)) for entry in spec.entries]
+    return [spec]
+
+
+def unparse(spec: Spec) -> list[str]:
+    """The command-line texts of a spec: `parse(unparse(spec))` trains the same."""
+    return [_unparse_one(entry) for entry in entries(spec)]
+
+
+def _unparse_one(entry: Spec) -> str:
+    if isinstance(entry, Last):
+        return f"last:{entry.layers}"
+    if isinstance(entry, Biases):
+        return "biases" if entry.count is None else f"biases:{entry.count}"
+    if isinstance(entry, Patterns):
+        ((pattern, choice),) = entry.entries
+        if isinstance(choice, Channels):
+            return f"{pattern}=channels:{float(choice.fraction)!r}"
+        return f"{pattern}={({Full: 'full', Bias: 'bias', Frozen: 'none'})[type(choice)]}"
+    return "all"

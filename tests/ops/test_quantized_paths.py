@@ -1,6 +1,6 @@
-"""Random quantised layers on emulated microcontrollers: kernels with 16-bit multiply-accumulates
-(Cortex-M7 and M4) and the portable ones (M7, and M0+, which faults on unaligned words) give the
-integers of the reference.
+"""Random quantised layers, and chains of layers, on emulated microcontrollers: kernels with 16-bit
+multiply-accumulates (Cortex-M7 and M4) and the portable ones (M7, and M0+, which faults on
+unaligned words) give the integers of the reference.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from kilograd.ir import DType, Example, TensorType
 from kilograd.ops.q_conv import QConv2d, q_conv_example
 from kilograd.ops.q_depthwise import QDepthwiseConv2d, q_depthwise_example
 from kilograd.ops.q_linear import QLinear, q_linear_example
+from kilograd.ops.q_stream import QStream
 from tests.conformance.c_cases import RUNTIME, Case, c_function
 
 emulator = pytest.importorskip("kilograd.execution.emulator")
@@ -81,7 +82,7 @@ def examples() -> list[Example]:
         channels_out = rng.randint(1, 9)
         weights = [(channels_out, part) for part in parts]
         result.append(q_linear_example(seed, op, (rng.randint(1, 4), sum(parts)), *weights))
-    return result
+    return [*result, *QStream.examples()]
 
 
 CASES = [Case(i, str(example.op), example) for i, example in enumerate(examples())]
@@ -99,7 +100,7 @@ MACHINES = {
 def machine(request, tmp_path_factory):
     name, extra = request.param
     directory = tmp_path_factory.mktemp("paths")
-    text = "".join(f'#include "kilograd/{name}.h"\n' for name in ("q_conv", "q_depthwise"))
+    text = "".join(f'#include "kilograd/{name}.h"\n' for name in ("q_conv", "q_stream"))
     source = directory / "cases.c"
     source.write_text(text + "".join(map(c_function, CASES)))
     device = devices.load(name)

@@ -49,11 +49,18 @@ class Sources:
 
 
 def emit(
-    name: str, predict: Schedule, train: Schedule, arena_bytes: int, *, poison: bool = False
+    name: str,
+    predict: Schedule,
+    train: Schedule,
+    arena_bytes: int,
+    *,
+    poison: bool = False,
+    marker: str = "",
 ) -> Sources:
     """The project for a program called `name` (a C identifier).
 
-    With `poison`, every buffer is overwritten as soon as it is free: a test of the plan.
+    With `poison`, every buffer is overwritten as soon as it is free: a test of the plan. `marker`
+    names a C function that is called with the index of each node of the training step behind it.
     """
     schedules = (predict, train)
     constants = _merge(schedule.graph.constants for schedule in schedules)
@@ -62,7 +69,7 @@ def emit(
     writer = _FunctionWriter(name, names, poison)
     functions = {
         "predict": writer.body(predict, _arguments(predict.graph)),
-        "train": writer.body(train, _arguments(train.graph)),
+        "train": writer.body(train, _arguments(train.graph), marker),
     }
     state_bytes = sum(-(-value.type.bytes // 4) * 4 for value in state)
     target = TrainingInputs.of(train.graph).target
@@ -80,6 +87,7 @@ def emit(
         "target": target,
         "target_offset": train.offsets[target.name] if target else 0,
         "functions": functions,
+        "marker": marker,
         "state": [_state_entry(value, data, names) for value, data in state.items()],
         "tables": [_table(names[v.name], v, data.array) for v, data in constants.items()]
         + [
@@ -121,7 +129,7 @@ class _FunctionWriter:
         self.poison = poison
         self.headers: set[str] = set()
 
-    def body(self, schedule: Schedule, arguments: Mapping[Value, str]) -> str:
+    def body(self, schedule: Schedule, arguments: Mapping[Value, str], marker: str = "") -> str:
         graph = schedule.graph
         lines: list[str] = []
         changed = False
@@ -140,6 +148,7 @@ class _FunctionWriter:
             changed = changed or node.op.mutates
             if self.poison:
                 lines += self._poison(schedule, index)
+            lines += [f"{marker}({index});"] if marker else []
         return "\n".join(f"  {line}" for line in lines)
 
     def _poison(self, schedule: Schedule, index: int) -> list[str]:

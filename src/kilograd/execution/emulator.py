@@ -223,6 +223,11 @@ class Emulator:
         self.call(symbol, *arguments, instruction_limit=instruction_limit)
         return self._counter.per_function()
 
+    @property
+    def executed(self) -> int:
+        """Instructions since the running call began, or of the last one."""
+        return self._counter.executed
+
     def read(self, address: int, size_bytes: int) -> bytes:
         """Read memory, as a debugger would.
 

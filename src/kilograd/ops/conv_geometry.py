@@ -42,6 +42,11 @@ class Geometry:
 
     def __str__(self) -> str:
         """The `kg_window` as a C compound literal."""
+        return f"&(const kg_window){self.initializer}"
+
+    @property
+    def initializer(self) -> str:
+        """The fields of the `kg_window` in braces."""
         fields = {
             "H": self.size_in[0], "W": self.size_in[1],
             "OH": self.size_out[0], "OW": self.size_out[1],
@@ -51,7 +56,7 @@ class Geometry:
             "pad_top": self.before[0], "pad_left": self.before[1],
         }  # fmt: skip
         body = ", ".join(f".{name} = {number}" for name, number in fields.items())
-        return f"&(const kg_window){{{body}}}"
+        return f"{{{body}}}"
 
     @property
     def taps(self) -> Iterator[tuple[int, int, tuple[slice, ...]]]:

@@ -58,8 +58,16 @@ def output_stage(
     bias: Operand, multiplier: Operand, shift: Operand, zero_point: int, low: int, high: int
 ) -> str:
     """The `kg_output_s8` as a C compound literal."""
+    fields = output_fields(bias, multiplier, shift, zero_point, low, high)
+    return f"&(const kg_output_s8){fields}"
+
+
+def output_fields(
+    bias: Operand, multiplier: Operand, shift: Operand, zero_point: int, low: int, high: int
+) -> str:
+    """The fields of the `kg_output_s8` in braces."""
     return (
-        f"&(const kg_output_s8){{.bias = {bias}, .multiplier = {multiplier}, .shift = {shift}, "
+        f"{{.bias = {bias}, .multiplier = {multiplier}, .shift = {shift}, "
         f".zero_point = {zero_point}, .low = {low}, .high = {high}}}"
     )
 

@@ -1,10 +1,14 @@
-"""Says what makes the peak of a schedule."""
+"""Says what makes the peak of a schedule, and why a value lies where it does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from kilograd.errors import InputError
 from kilograd.ir import Graph, Node, Value
+from kilograd.planning.facts import BufferFacts, Kind, buffer_facts
 from kilograd.planning.schedule import Schedule
 
 
@@ -65,3 +69,283 @@ def describe_state(graph: Graph, limit: int = 3) -> str:
     if rest:
         lines.append(f"  {rest:>10,} B  in {len(tensors) - limit} smaller ones")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class LiveTensor:
+    """A buffer that is alive at the peak: the values in it, its bytes and offset, the layer that
+    writes it, what it is for, and the node that keeps it alive.
+    """
+
+    name: str
+    type: str
+    size_bytes: int
+    offset_bytes: int
+    layer: str
+    kind: str
+    kept_for: str
+
+
+@dataclass(frozen=True)
+class PeakExplanation:
+    """The live set of a schedule where most bytes are alive, largest first, and what would lower
+    it. `layers` are bytes of the live set by the layer that writes them.
+    """
+
+    node: int
+    running: str
+    peak_bytes: int
+    arena_bytes: int
+    tensors: tuple[LiveTensor, ...]
+    layers: tuple[tuple[str, int], ...]
+    remedies: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The explanation as text."""
+        lines = [
+            f"{self.peak_bytes:,} B are alive during {self.running}; "
+            f"the arena has {self.arena_bytes:,} B",
+            "",
+            *(
+                f"  {t.size_bytes:>10,} B  %{t.name} {t.type}  {t.layer}\n"
+                f"                {t.kind}, kept for {t.kept_for}"
+                for t in self.tensors
+            ),
+            "",
+            "  by layer:",
+            *(f"  {size:>10,} B  {layer}" for layer, size in self.layers),
+            "",
+            "  what would lower it:",
+            *(f"    {remedy}" for remedy in self.remedies),
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class ValueExplanation:
+    """Where a value lies and why it is there.
+
+    `place` is "arena", "state" (SRAM, from step to step), "flash" or "argument" (of the C
+    function). `offset_bytes`, `first` and `last` (the half-open range of nodes in which its
+    memory is in use) are None outside the arena. `shares` are the other values in the same memory.
+    """
+
+    name: str
+    type: str
+    size_bytes: int
+    place: str
+    producer: str
+    readers: tuple[str, ...]
+    offset_bytes: int | None = None
+    first: int | None = None
+    last: int | None = None
+    kept_for: str = ""
+    shares: tuple[str, ...] = ()
+    overwrites: str = ""
+
+    def __str__(self) -> str:
+        """The explanation as text."""
+        lines = [f"%{self.name} {self.type}, {self.size_bytes:,} B, made by {self.producer}"]
+        if self.offset_bytes is None:
+            lines.append(f"  lies in {_PLACES[self.place]}")
+        else:
+            lines.append(
+                f"  lies in the arena at {self.offset_bytes:,} to "
+                f"{self.offset_bytes + self.size_bytes:,}, in use from node {self.first} up to "
+                f"node {(self.last or 0) - 1}"
+            )
+            lines.append(f"  kept for {self.kept_for}")
+        if self.overwrites:
+            lines.append(f"  written in place of %{self.overwrites}")
+        if self.shares:
+            lines.append(f"  in the memory of {', '.join('%' + name for name in self.shares)} too")
+        lines.append("  read by" if self.readers else "  read by nobody")
+        lines += [f"    {reader}" for reader in self.readers]
+        return "\n".join(lines)
+
+
+_PLACES = {
+    "state": "the learned state, in SRAM from step to step",
+    "flash": "flash, as a constant",
+    "argument": "an argument of the C function, or memory of its caller",
+}
+
+
+def explain_peak(schedule: Schedule) -> PeakExplanation:
+    """The live set at the peak of a schedule, and what would lower it."""
+    graph = schedule.graph
+    time, _ = peak(schedule)
+    live = [f for f in buffer_facts(schedule) if f.lifetime.first <= time < f.lifetime.last]
+    live.sort(key=lambda facts: (-facts.lifetime.size_bytes, facts.name))
+    layers: dict[str, int] = {}
+    for facts in live:
+        layer = _layer(graph, facts)
+        layers[layer] = layers.get(layer, 0) + facts.lifetime.size_bytes
+    return PeakExplanation(
+        node=time,
+        running=node_title(graph, time) if graph.nodes else "nothing",
+        peak_bytes=schedule.lifetimes.peak_bytes,
+        arena_bytes=schedule.arena_bytes,
+        tensors=tuple(
+            LiveTensor(
+                name=facts.name,
+                type=str(facts.values[0].type) if facts.values else "",
+                size_bytes=facts.lifetime.size_bytes,
+                offset_bytes=facts.offset_bytes,
+                layer=_layer(graph, facts),
+                kind=facts.kind.value,
+                kept_for=kept_for(graph, facts),
+            )
+            for facts in live
+        ),
+        layers=tuple(sorted(layers.items(), key=lambda item: (-item[1], item[0]))),
+        remedies=_remedies(schedule, live, time),
+    )
+
+
+def explain_value(schedule: Schedule, name: str) -> ValueExplanation:
+    """Lifetime, place, producer and readers of a value, by its name with or without the `%`.
+
+    Raises InputError for a name that the function does not have, with the nearest that it has.
+    """
+    graph, lives = schedule.graph, schedule.lifetimes
+    values = {value.name: value for value in graph.values()}
+    value = values.get(name.removeprefix("%"))
+    if value is None:
+        raise InputError(unknown("value", name.removeprefix("%"), list(values)))
+    writer = next((i for i, node in enumerate(graph.nodes) if value in node.outputs), None)
+    readers = tuple(i for i, node in enumerate(graph.nodes) if value in node.inputs)
+    root = lives.root.get(value)
+    base = ValueExplanation(
+        name=value.name,
+        type=str(value.type),
+        size_bytes=value.type.bytes,
+        place="argument",
+        producer=_origin(graph, value) if writer is None else node_title(graph, writer),
+        readers=tuple(node_title(graph, index) for index in readers),
+    )
+    if root in graph.state or root in graph.constants:
+        shares = (root.name,) if root is not None and root != value else ()
+        return replace(
+            base,
+            place="state" if root in graph.state else "flash",
+            shares=shares,
+        )
+    facts = next((f for f in buffer_facts(schedule) if root and f.name == root.name), None)
+    if facts is None:
+        return base
+    return replace(
+        base,
+        place="arena",
+        offset_bytes=facts.offset_bytes,
+        first=facts.lifetime.first,
+        last=facts.lifetime.last,
+        kept_for=kept_for(graph, facts),
+        shares=tuple(other.name for other in facts.values if other != value),
+        overwrites=_overwritten(schedule, facts, value, writer),
+    )
+
+
+def node_title(graph: Graph, index: int) -> str:
+    """`node 3, conv2d of features.0 (lenet.py:51)`."""
+    node = graph.nodes[index]
+    return f"node {index}, {node.op.name} of {node.location}"
+
+
+def kept_for(graph: Graph, facts: BufferFacts) -> str:
+    """Why a buffer is alive until it ends, in words."""
+    if facts.keeper is not None:
+        return node_title(graph, facts.keeper)
+    if facts.kind is Kind.SCRATCH and facts.writer is not None:
+        return node_title(graph, facts.writer)
+    results = set(graph.results())
+    if any(value in results for value in facts.values):
+        return "the caller: it is a result"
+    return "nobody: no node reads it"
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    """The message for a name that is not there, with the nearest ones."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near += [other for other in known if name and name in other and other not in near][
+        : 3 - len(near)
+    ]
+    if not near:
+        return f"there is no {what} {name!r}; there are {', '.join(known[:6])}" + (
+            f", and {len(known) - 6} more" if len(known) > 6 else ""
+        )
+    return f"there is no {what} {name!r}; the nearest names are {', '.join(near)}"
+
+
+def _overwritten(schedule: Schedule, facts: BufferFacts, value: Value, writer: int | None) -> str:
+    """The value whose bytes a node replaces by `value`; empty where it fills fresh memory."""
+    if writer is None or facts.values[0] == value or schedule.graph.nodes[writer].op.alias:
+        return ""
+    node = schedule.graph.nodes[writer]
+    return next((v.name for v in node.inputs if v in facts.values), "")
+
+
+def _origin(graph: Graph, value: Value) -> str:
+    if value in graph.inputs:
+        return "the caller, as an input"
+    tensor = graph.state.get(value) or graph.constants.get(value)
+    origin = tensor.origin if tensor else None
+    return f"the model, as {origin.name}" if origin else "the compiler"
+
+
+def _layer(graph: Graph, facts: BufferFacts) -> str:
+    return "input" if facts.writer is None else str(graph.nodes[facts.writer].location)
+
+
+def _remedies(schedule: Schedule, live: Sequence[BufferFacts], time: int) -> tuple[str, ...]:
+    """What would lower a peak: bounds by the bytes of what would go, not promises."""
+    graph = schedule.graph
+
+    def size(kind: Kind, *, waiting: bool = False) -> int:
+        members = (f for f in live if f.kind is kind and not (waiting and _busy(f, time)))
+        return sum(facts.lifetime.size_bytes for facts in members)
+
+    texts = []
+    held = size(Kind.GRADIENT, waiting=True)
+    if held and _is_atomic(graph):
+        texts.append(
+            f"kg.SGD(atomic=False): {held:,} B are gradients that wait until all are known to be "
+            "finite, and could be applied at once"
+        )
+    saved = size(Kind.SAVED)
+    if saved:
+        layers = dict.fromkeys(_layer(graph, f) for f in live if f.kind is Kind.SAVED)
+        texts.append(
+            f"training fewer layers or channels: up to {saved:,} B are activations of "
+            f"{_some(list(layers))} that the backward pass reads"
+        )
+    moving = size(Kind.ACTIVATION) + size(Kind.COTANGENT)
+    if moving:
+        texts.append(
+            f"a smaller input, or narrower layers here: {moving:,} B are on their way from one "
+            "operator to the next"
+        )
+    if size(Kind.SCRATCH):
+        texts.append(f"{size(Kind.SCRATCH):,} B are scratch of the running operator")
+    waste = schedule.arena_bytes - schedule.lifetimes.peak_bytes
+    if waste > 0:
+        texts.append(f"{waste:,} B of the arena lie between tensors and hold none at the peak")
+    return tuple(texts) or ("nothing: only the input is alive",)
+
+
+def _is_atomic(graph: Graph) -> bool:
+    """Whether every update waits for every check."""
+    successors = set(graph.updates.values())
+    checks = [index for index, node in enumerate(graph.nodes) if node.op.check]
+    updates = [i for i, node in enumerate(graph.nodes) if not successors.isdisjoint(node.outputs)]
+    return bool(updates) and updates[0] > max(checks, default=-1)
+
+
+def _busy(facts: BufferFacts, time: int) -> bool:
+    return facts.writer == time or time in facts.readers
+
+
+def _some(names: Sequence[str], limit: int = 4) -> str:
+    rest = len(names) - limit
+    more = f" and {rest} more layer{'s' if rest > 1 else ''}" if rest > 0 else ""
+    return ", ".join(names[:limit]) + more

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from kilograd.ir import Graph, Node, Value
 from kilograd.ops.shape import Slice
-from kilograd.planning.lifetimes import lifetimes
+from kilograd.planning.stream import measure, narrow
 
 Priority = Callable[[int], tuple[int, ...]]
 
@@ -23,17 +23,16 @@ def order(graph: Graph, *variants: Graph, atomic: bool) -> Graph:
     """The program in the measured best order; `atomic` puts every update behind every check.
 
     `variants` are other forms of the same program, taken where one of their orders needs less
-    memory.
+    memory. Chains that can be streamed count as if they were.
     """
     graphs = [ordered for form in (graph, *variants) for ordered in _orders(form, atomic)]
-    pointers = frozenset(value for value in graph.outputs if not value.type.rank)
 
-    def measure(candidate: Graph) -> tuple[int, int]:
-        lives = lifetimes(candidate, by_pointer=pointers)
+    def need(candidate: Graph) -> tuple[int, int]:
+        lives = measure(narrow(candidate))
         area = sum(b.size_bytes * (b.last - b.first) for b in lives.buffers)
         return lives.peak_bytes, area
 
-    return min(graphs, key=measure)
+    return min(graphs, key=need)
 
 
 def _orders(graph: Graph, atomic: bool) -> list[Graph]:

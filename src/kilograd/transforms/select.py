@@ -23,6 +23,8 @@ from kilograd.update import (
     Mixture,
     Patterns,
     Spec,
+    entries,
+    unparse,
 )
 
 
@@ -153,3 +155,26 @@ def _channel_axis(readers: Sequence[Node], value: Value) -> int | None:
     axes = {node.op.channel_axis if node.inputs.index(value) == 1 else None for node in readers}
     axis = axes.pop()
     return None if axes or axis is None or value.type.rank <= axis else axis
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why a parameter is or is not trained: the last entry of the spec that decided on it, as the
+    command line writes it (`last:2`, `fc.*=none`), None where no entry did.
+    """
+
+    parameter: Parameter
+    entry: str | None
+
+
+def decisions(graph: Graph, spec: Spec) -> list[Decision]:
+    """The decision on every trainable constant, by first use."""
+    known = parameters(graph)
+    decided: dict[Value, str] = {}
+    undecided = -1
+    for entry in entries(spec):
+        chosen: dict[Value, int | None] = {p.value: undecided for p in known}
+        _apply(entry, known, chosen)
+        (text,) = unparse(entry)
+        decided |= {p.value: text for p in known if chosen.get(p.value) != undecided}
+    return [Decision(parameter, decided.get(parameter.value)) for parameter in known]

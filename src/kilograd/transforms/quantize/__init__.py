@@ -13,6 +13,7 @@ output channel for weights.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -36,6 +37,9 @@ from kilograd.transforms.quantize.rules import rule_for
 
 __all__ = ["RANGES", "Report", "compare", "integer_input", "labelled", "quantize"]
 
+MAX_HEADROOM = 64
+"""With more, hardly a level of int8 would be in use."""
+
 LAYERS = (Conv2d, ConvTranspose2d, DepthwiseConv2d, Linear)
 
 
@@ -46,6 +50,7 @@ def quantize(
     *,
     ranges: str = "min_max",
     head: str = "float32",
+    headroom: float = 1.0,
 ) -> tuple[Graph, Report]:
     """The int8 form of a float32 forward graph, after layout and folding.
 
@@ -53,7 +58,8 @@ def quantize(
     are several inputs), as the network will see them: a hundred samples of every kind are plenty.
     `ranges` is "min_max", "percentile" or "mse" (docs/decisions.md compares them). With head
     "float32" the last layer, where it is fully connected or a convolution of one pixel, and what
-    follows it stay float32; with "int8" only what has no int8 kernel does.
+    follows it stay float32; with "int8" only what has no int8 kernel does. `headroom`, 1 or more,
+    makes the ranges of weights and results that much longer than what is there now.
 
     Raises InputError for calibration data that do not fit or are not finite.
     """
@@ -61,14 +67,17 @@ def quantize(
         raise InputError(f"ranges={ranges!r} is unknown; there are {', '.join(RANGES)}")
     if head not in ("float32", "int8"):
         raise InputError(f"head={head!r} is unknown; there are float32 and int8")
+    if not isinstance(headroom, numbers.Real) or not 1 <= headroom <= MAX_HEADROOM:
+        raise InputError(f"headroom={headroom!r} must be a number from 1 to {MAX_HEADROOM}")
     fused = fuse(graph)
     feeds = _feeds(fused, ports, calibration)
     head_node = _head(fused) if head == "float32" else None
-    walk = Quantizer(fused, feeds, observe(fused, feeds), ranges, head_node)
+    walk = Quantizer(fused, feeds, observe(fused, feeds), ranges, head_node, headroom)
     for node in fused.nodes:
         with walk.builder.at(node.location):
             _visit(walk, node)
     outputs = [walk.real(value) for value in fused.outputs]
+    walk.report.settings.update(head=head, ranges=ranges, headroom=headroom)
     return eliminate_dead(walk.builder.finish(outputs)), walk.report
 
 

@@ -122,7 +122,7 @@ def _layer(
     """The int8 layer on x; `axis` is that of the output channels in the weight."""
     out = q.quantization(node.outputs[0])
     x_scale, x_zero_point = meaning(x.type)
-    tight = weight_scales(weight.array, axis)
+    tight = weight_scales(weight.array, axis) * q.headroom
     scales = raised_for_bias(tight, bias.array, x_scale)
     for channel in np.flatnonzero(scales > tight):
         q.report.notes.append(

@@ -45,17 +45,18 @@ Reason = str | None
 class Report:
     """What was not done as asked: `kept` are (layer, operator, reason) of what stays float32, and
     `notes` are sentences that the user should see. `score` compares int8 and float32 on labelled
-    data, where there were any.
+    data, where there were any. `settings` are the arguments of `quantize` that are no data.
     """
 
     kept: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     score: Score | None = None
+    settings: dict[str, str | float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One line an entry."""
         lines = [f"{layer}: {operator} stays float32: {why}" for layer, operator, why in self.kept]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self.notes, *([str(self.score)] if self.score else [])])
 
 
 class Quantizer:
@@ -68,10 +69,13 @@ class Quantizer:
         seen: Mapping[Value, Histogram],
         method: str,
         head: Node | None,
+        headroom: float = 1.0,
     ) -> None:
         """`feeds` is what was fed to the inputs, `seen` what came of it; `head` is the node that
-        stays float32 whatever rules there are.
+        stays float32 whatever rules there are. `headroom` stretches the ranges of weights and
+        results.
         """
+        self.headroom = headroom
         self.graph = graph
         self.head = head
         self.builder = Builder()
@@ -112,6 +116,7 @@ class Quantizer:
                 (reader,) = self.readers[judge]
                 first, last = _sensitive(reader.op)
                 low, high = max(low, first), min(high, last)
+            low, high = low * self.headroom, high * self.headroom
             self._ranges[judge] = (low, high)
         return quantization(*self._ranges[judge])
 

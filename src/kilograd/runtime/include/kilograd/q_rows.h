@@ -68,15 +68,21 @@ KG_OUTLINE void kg_spread_row_s8(int16_t *to, int32_t pitch, const int8_t *x, in
 
 /* The taps of one channel in both alignments, [KH][KW / 2 + 1] times (even, odd). */
 KG_OUTLINE void kg_pair_taps_s8(int16_t *to, const int8_t *w, int32_t KH, int32_t KW, int32_t C) {
-  const int32_t words = KW / 2 + 1;
-  for (int32_t kh = 0; kh < KH; ++kh, to += 4 * words) {
-    for (int32_t i = 0; i < 4 * words; ++i) {
-      to[i] = 0;
+  for (; KH > 0; --KH) {
+    uint32_t before = 0;
+    int32_t left = KW;
+    KG_ROLLED
+    for (; left > 1; left -= 2, w += 2 * C, to += 4) {
+      const uint32_t a = (uint32_t)w[0], b = (uint32_t)w[C];
+      kg_store_word(to, kg_low_halves(a, b));
+      kg_store_word(to + 2, kg_low_halves(before, a));
+      before = b;
     }
-    for (int32_t kw = 0; kw < KW; ++kw, w += C) {
-      to[kw / 2 * 4 + kw % 2] = *w;
-      to[(kw + 1) / 2 * 4 + 2 + (kw + 1) % 2] = *w;
-    }
+    const uint32_t last = left > 0 ? (uint32_t)*w : 0;
+    kg_store_word(to, last & 0xffffu);
+    kg_store_word(to + 2, kg_low_halves(before, last));
+    w += left * C;
+    to += 4;
   }
 }
 

@@ -1,0 +1,364 @@
+"""The figures of a program: the one source that summary, manifest and report read."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kilograd import devices
+from kilograd.codegen.names import tensor_names
+from kilograd.ir.origin import Part
+from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
+from kilograd.planning.layers import (
+    LayerFacts,
+    ParameterFacts,
+    layer_facts,
+    owning_layers,
+    parameter_facts,
+)
+from kilograd.update import unparse
+
+if TYPE_CHECKING:
+    from kilograd.execution.image import Image
+    from kilograd.program import Macs, Memory, Program
+
+
+@dataclass(frozen=True)
+class Room:
+    """One memory of the device: what the program uses, and what there is (None where there is no
+    limit); `limit` says who sets it.
+    """
+
+    name: str
+    used_bytes: int
+    available_bytes: int | None
+    limit: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether the program fits."""
+        return self.available_bytes is None or self.used_bytes <= self.available_bytes
+
+
+@dataclass(frozen=True)
+class Use:
+    """A part of a memory, and what it holds."""
+
+    name: str
+    size_bytes: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node of the training step; `live_bytes` are alive in the arena while it runs, and
+    `instructions` are those counted on the emulated device, None where nobody counted.
+    """
+
+    index: int
+    operator: str
+    layer: str
+    source: str
+    phase: Phase
+    macs: int
+    live_bytes: int
+    instructions: int | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What was compiled, by hashes: `graph_sha256` of operators and types, `weights_sha256` of the
+    model's parameters as the program stores them before training, `checkpoint_id` of what
+    checkpoints depend on.
+    """
+
+    graph_sha256: str
+    weights_sha256: str
+    checkpoint_id: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything that is told of a program. Bytes are those of the linked image where the device
+    is a microcontroller. `sram` and `flash` add up to what the image uses, `arena` (at the peak of
+    the training step) to the arena.
+    """
+
+    kilograd: str
+    network: str
+    model: str
+    device: str
+    device_title: str
+    loss: str
+    update: tuple[str, ...]
+    identity: Identity
+    command: str
+    memory: Memory
+    rooms: tuple[Room, ...]
+    sram: tuple[Use, ...]
+    arena: tuple[Use, ...]
+    flash: tuple[Use, ...]
+    macs: Macs
+    predict_operators: int
+    forward_operators: int
+    backward_operators: int
+    peak_bytes: int
+    peak_step: int
+    trained_parameters: int
+    trained_tensors: tuple[str, ...]
+    buffers: tuple[BufferFacts, ...]
+    steps: tuple[Step, ...]
+    layers: tuple[LayerFacts, ...]
+    parameters: tuple[ParameterFacts, ...]
+    precision: str
+    quantization: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the program fits every memory."""
+        return all(room.fits for room in self.rooms)
+
+
+def figures(program: Program) -> Figures:
+    """The figures of a program; links it for its device unless that is the host."""
+    train = program.train
+    parameters = parameter_facts(program.forward, program.update, train)
+    profile = train.lifetimes.profile()
+    forward = sum(not node.location.backward for node in train.graph.nodes)
+    state = train.graph.state
+    names = [f"{t.origin.name}{_share(t.origin.part)}" for t in state.values() if t.origin]
+    buffers = buffer_facts(train)
+    return Figures(
+        kilograd=metadata.version("kilograd"),
+        network=program.name,
+        model=program.model,
+        device=program.device.name,
+        device_title=program.device.title,
+        loss=program.loss.value,
+        update=tuple(unparse(program.update)),
+        identity=_identity(program),
+        command=command(program),
+        memory=program.memory,
+        rooms=_rooms(program),
+        sram=_sram(program, parameters),
+        arena=_arena(program),
+        flash=_flash(program),
+        macs=program.macs,
+        predict_operators=len(program.predict.graph.nodes),
+        forward_operators=forward,
+        backward_operators=len(train.graph.nodes) - forward,
+        peak_bytes=train.lifetimes.peak_bytes,
+        peak_step=max(profile, key=lambda point: point[1])[0] if profile else 0,
+        trained_parameters=sum(v.type.size for v, t in state.items() if t.origin is not None),
+        trained_tensors=tuple(names),
+        buffers=buffers,
+        steps=_steps(program),
+        layers=layer_facts(program.forward, train, parameters),
+        parameters=parameters,
+        precision="float32" if program.quantized is None else "int8",
+        quantization=_quantization(program),
+        notes=program.notes,
+    )
+
+
+def _quantization(program: Program) -> tuple[str, ...]:
+    """What there is to say of int8: what stayed float32, and how the two compare."""
+    report = program.quantized
+    if report is None:
+        return ()
+    kept = [f"float32: {layer}, {operator}: {why}" for layer, operator, why in report.kept]
+    return ("precision: int8", *kept, *([str(report.score)] if report.score else []))
+
+
+def command(program: Program) -> str:
+    """What compiles the program again: a shell command where the model is a file and the command
+    line has all the options, else the call in Python.
+    """
+    update, optimizer, name = unparse(program.update), program.optimizer, program.name
+    limits = program.budget.sram, program.budget.flash
+    path, device = Path(program.model), program.device
+    known = device.name in devices.names() and devices.load(device.name) == device
+    if (
+        path.suffix in (".onnx", ".pt2")
+        and limits == (None, None)
+        and known
+        and not program.quantized
+    ):
+        words = ["kilograd", "compile", program.model, "--device", device.name]
+        for text in update:
+            words += ["--update", text]
+        words += ["--loss", program.loss.value]
+        for flag, value in (
+            ("momentum", optimizer.momentum),
+            ("weight-decay", optimizer.weight_decay),
+        ):
+            words += [f"--{flag}", repr(value)] if value else []
+        words += ["--accumulate", str(optimizer.accumulate)] if optimizer.accumulate > 1 else []
+        words += [] if optimizer.atomic else ["--no-atomic"]
+        return shlex.join([*words, "--name", name, "--output", name])
+    shape = list(program.ports.inputs[0].shape)
+    model = repr(program.model) if path.suffix in (".onnx", ".pt2") else "model"
+    lines = [
+        "kilograd.compile(",
+        f"    {model},  # {program.model}" if model == "model" else f"    {model},",
+        f"    numpy.zeros({shape}, numpy.float32),",
+        f"    device={device.name!r}," if known else f"    device=kilograd.{device!r},",
+        f"    update=kilograd.update.parse({update!r}),",
+        f"    loss={program.loss.value!r},",
+        f"    optimizer=kilograd.{optimizer!r},",
+        f"    budget=kilograd.{program.budget!r},",
+        *_precision_lines(program),
+        f"    name={name!r},",
+        ")",
+    ]
+    return "\n".join(lines)
+
+
+def _precision_lines(program: Program) -> list[str]:
+    """The arguments of an int8 program; its calibration data only the user has."""
+    if program.quantized is None:
+        return []
+    settings = [f"    {name}={value!r}," for name, value in program.quantized.settings.items()]
+    return ["    precision='int8',", "    calibration=calibration,", *settings]
+
+
+def _share(part: Part | None) -> str:
+    return f" [{part.stop - part.start}/{part.whole} channels]" if part else ""
+
+
+def _identity(program: Program) -> Identity:
+    graph, structure, weights = program.forward, hashlib.sha256(), hashlib.sha256()
+    for value in graph.inputs:
+        structure.update(f"{value.type}\n".encode())
+    for node in graph.nodes:
+        types = [str(value.type) for value in (*node.inputs, *node.outputs)]
+        structure.update(f"{node.op} {types}\n".encode())
+    for tensor in graph.constants.values():
+        weights.update(tensor.array.tobytes())
+    return Identity(structure.hexdigest(), weights.hexdigest(), program.sources.checkpoint_id)
+
+
+def _rooms(program: Program) -> tuple[Room, ...]:
+    device, memory, limits = program.device, program.memory, program.budget
+    rows = (
+        ("SRAM", memory.sram_bytes, device.sram_bytes, limits.sram_bytes),
+        ("flash", memory.flash_bytes, device.flash_bytes, limits.flash_bytes),
+    )
+    rooms = []
+    for name, used, available, budget in rows:
+        tight = budget is not None and (available is None or budget < available)
+        rooms.append(
+            Room(name, used, budget if tight else available, "budget" if tight else "device")
+        )
+    return tuple(rooms)
+
+
+def _sram(program: Program, parameters: tuple[ParameterFacts, ...]) -> tuple[Use, ...]:
+    """All of the SRAM by use."""
+    memory = program.memory
+    weights = sum(p.weight_bytes for p in parameters)
+    uses = (
+        Use("arena", memory.arena_bytes, "tensors of the running call"),
+        Use("trained weights", weights, "what is learned, from step to step"),
+        Use(
+            "optimiser state",
+            memory.state_bytes - weights,
+            "momentum and accumulated gradients, from step to step",
+        ),
+        Use("stack", memory.stack_bytes, "worst case of the linked image"),
+        Use("other data", memory.data_bytes, "variables of the harness"),
+    )
+    return tuple(use for use in uses if use.size_bytes)
+
+
+_AT_PEAK = {
+    Kind.SAVED: "kept for the backward pass",
+    Kind.ACTIVATION: "on their way from layer to layer",
+    Kind.COTANGENT: "on their way back, or kept for a weight's gradient",
+    Kind.GRADIENT: "kept until the update",
+    Kind.INPUT: "sample and target",
+    Kind.SCRATCH: "of the running operator",
+}
+
+
+def _arena(program: Program) -> tuple[Use, ...]:
+    """The arena by what is alive at its peak."""
+    profile = program.train.lifetimes.profile()
+    peak = max(profile, key=lambda point: point[1])[0] if profile else 0
+    alive: dict[Kind, int] = dict.fromkeys(_AT_PEAK, 0)
+    for facts in buffer_facts(program.train):
+        if facts.lifetime.first <= peak < facts.lifetime.last:
+            alive[facts.kind] += -(-facts.lifetime.size_bytes // 4) * 4
+    uses = [Use(kind.value, size, _AT_PEAK[kind]) for kind, size in alive.items()]
+    free = program.memory.arena_bytes - sum(alive.values())
+    uses.append(Use("free", free, "between tensors, or used by predict alone"))
+    return tuple(use for use in uses if use.size_bytes)
+
+
+def _flash(program: Program) -> tuple[Use, ...]:
+    """The flash by use, as the linker placed it; empty for the host, for which nothing is
+    linked.
+    """
+    if program.device.is_host:
+        return ()
+    image, graphs = program.image, (program.predict.graph, program.train.graph)
+    constants = {value.name for graph in graphs for value in graph.constants}
+    state = {value.name for graph in graphs for value in graph.state}
+    ordered = [v.name for g in graphs for v in g.constants] + [
+        v.name for g in graphs for v in g.state
+    ]
+    names = tensor_names(list(dict.fromkeys(ordered)))
+    frozen = _placed(image, [f"{program.name}_{names[name]}" for name in constants])
+    initial = _placed(image, [f"{program.name}_{names[name]}_init" for name in state])
+    base = min(segment.address for segment in image.segments)
+    code = {
+        symbol.address: symbol.size_bytes
+        for symbol in image.symbols.values()
+        if symbol.is_function and base <= symbol.address < base + image.flash_bytes
+    }
+    rest = image.flash_bytes - frozen - initial - sum(code.values())
+    uses = (
+        Use("frozen weights", frozen, "read in place by the kernels"),
+        Use("initial values", initial, "of the trained weights, which init copies into SRAM"),
+        Use("code", sum(code.values()), "predict, train_step, init, save, load and the kernels"),
+        Use("other data", rest, "vectors, small tables, padding"),
+    )
+    return tuple(use for use in uses if use.size_bytes)
+
+
+def _placed(image: Image, names: list[str]) -> int:
+    """Bytes of the tables that are in the image; the C compiler may have folded small ones away."""
+    return sum(image.symbols[name].size_bytes for name in names if name in image.symbols)
+
+
+def _steps(program: Program) -> tuple[Step, ...]:
+    graph, kinds = program.train.graph, phases(program.train.graph)
+    owners = owning_layers(program.forward, program.train)
+    live = live_bytes(program)
+    return tuple(
+        Step(
+            index=index,
+            operator=node.op.name,
+            layer=owners[index],
+            source=node.location.source,
+            phase=kinds[index],
+            macs=node.op.cost(*(value.type for value in node.inputs)).macs,
+            live_bytes=live[index],
+        )
+        for index, node in enumerate(graph.nodes)
+    )
+
+
+def live_bytes(program: Program) -> list[int]:
+    """Bytes alive in the arena while each node of the training step runs."""
+    changes = dict(program.train.lifetimes.profile())
+    result, total = [], 0
+    for index in range(len(program.train.graph.nodes)):
+        total = changes.get(index, total)
+        result.append(total)
+    return result

@@ -1,0 +1,303 @@
+"""A program and what was seen of its runs become one HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kilograd.errors import InputError
+from kilograd.execution.session import History
+from kilograd.figures import Figures
+from kilograd.planning.explain import PeakExplanation, explain_peak
+from kilograd.planning.facts import Kind, Phase
+from kilograd.planning.layers import LayerFacts
+from kilograd.report import charts
+from kilograd.report.palette import DARK_PAGE, KINDS, LIGHT_PAGE, PHASES, USES
+from kilograd.report.runtime import chart_runtime, require_charts
+
+if TYPE_CHECKING:
+    from kilograd.program import Program
+
+Runs = Sequence[History] | Mapping[str, History]
+Sample = tuple[ArrayLike, ArrayLike | None]
+
+_FOLDER = Path(__file__).parent
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_FOLDER),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+_TEMPLATES.filters["thousands"] = lambda number: f"{number:,}"
+_TEMPLATES.filters["percent"] = lambda share: f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+
+
+def write(
+    program: Program, path: str | Path, *, runs: Runs = (), sample: Sample | None = None
+) -> Path:
+    """Write the report, whole or not at all; see `Program.report`."""
+    target = Path(path)
+    text = render(program, runs=runs, sample=sample)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=".kilograd-")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(scratch).chmod(0o644)
+        os.replace(scratch, target)
+    except OSError as error:
+        raise InputError(f"cannot write the report to {path}: {error}") from error
+    return target
+
+
+def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -> str:
+    """The HTML of the report; the same text for the same arguments."""
+    require_charts()
+    named = _named(runs)
+    figures = program.figures
+    if sample is not None:
+        counts = program.instructions_by_node(*sample)
+        steps = zip(figures.steps, counts, strict=True)
+        figures = replace(figures, steps=tuple(replace(s, instructions=n) for s, n in steps))
+    graph = program.train.graph
+    specs = {
+        "memory-map": charts.memory_map(figures, graph),
+        "memory-uses": charts.memory_uses(figures),
+        "timeline": charts.timeline(figures),
+        "layer-work": charts.layer_work(figures),
+    }
+    if any(history.losses for history in named.values()):
+        specs["losses"] = charts.losses(named)
+    if any(history.validation_accuracies for history in named.values()):
+        specs["validation"] = charts.accuracies(named)
+    elif any(history.validation_losses for history in named.values()):
+        specs["validation"] = charts.validation_losses(named)
+    context = {
+        "figures": figures,
+        "model": Path(figures.model).name,
+        "verdict": _verdict(figures),
+        "rooms": _rooms(figures),
+        "facts": _facts(program, figures),
+        "legends": {
+            "kinds": [(k.value, KINDS[k]) for k in Kind if k in {f.kind for f in figures.buffers}],
+            "phases": [(p.value, PHASES[p]) for p in Phase],
+            "runs": charts.run_marks(list(named)),
+        },
+        "kind_colors": {kind.value: color for kind, color in KINDS.items()}
+        | {"free": USES["free"]},
+        "peak": _peak(explain_peak(program.train)),
+        "layers": _layers(figures),
+        "counted": sample is not None,
+        "runs": [_run(name, history) for name, history in named.items()],
+        "time": _time(program, figures),
+        "charts": {name: _script_json(spec) for name, spec in specs.items()},
+        "style": _style(),
+        "runtime": chart_runtime(),
+    }
+    return _TEMPLATES.get_template("report.html.j2").render(context)
+
+
+def blank_sample(program: Program) -> Sample:
+    """Zeros as input and target: what a step costs hardly depends on the numbers."""
+    interface = program.interface
+    target = interface.target_type
+    return np.zeros(interface.input.shape), None if target is None else np.zeros(target.size)
+
+
+def _named(runs: Runs) -> dict[str, History]:
+    if isinstance(runs, History):
+        runs = [runs]
+    if isinstance(runs, Mapping):
+        named = dict(runs)
+    else:
+        single = len(runs) == 1
+        named = {"run" if single else f"run {i + 1}": run for i, run in enumerate(runs)}
+    for name, run in named.items():
+        if not isinstance(run, History):
+            raise InputError(
+                f"runs: {name} is {type(run).__name__}; pass what Session.fit returns, in a list "
+                "or in a mapping from names"
+            )
+        curves = (run.losses, run.validation_losses, run.validation_accuracies)
+        if not all(math.isfinite(number) for curve in curves for number in curve):
+            raise InputError(f"runs: {name} has numbers that are not finite, which have no curve")
+    return named
+
+
+def _verdict(figures: Figures) -> dict[str, Any]:
+    """The sentence at the top: does it fit, and how much is left."""
+    limited = [room for room in figures.rooms if room.available_bytes is not None]
+    if not limited:
+        return {
+            "state": "open",
+            "title": "Compiled for this computer",
+            "text": "It has no memory limits. Compile for a device to see whether it fits.",
+        }
+    broken = [room for room in limited if not room.fits]
+    if broken:
+        parts = [
+            f"{room.used_bytes - (room.available_bytes or 0):,} bytes too many for the {room.name}"
+            for room in broken
+        ]
+        return {"state": "bad", "title": "Does not fit", "text": ", ".join(parts) + "."}
+    parts = [
+        f"{(room.available_bytes or 0) - room.used_bytes:,} bytes of {room.name}"
+        for room in limited
+    ]
+    return {
+        "state": "good",
+        "title": f"Fits the {'budget' if _by_budget(figures) else 'device'}",
+        "text": f"{' and '.join(parts)} are left for your application.",
+    }
+
+
+def _by_budget(figures: Figures) -> bool:
+    return any(room.limit == "budget" for room in figures.rooms)
+
+
+def _rooms(figures: Figures) -> list[dict[str, Any]]:
+    rows = []
+    for room, uses in zip(figures.rooms, (figures.sram, figures.flash), strict=True):
+        available = room.available_bytes
+        rows.append(
+            {
+                "name": room.name,
+                "used": room.used_bytes,
+                "available": available,
+                "share": room.used_bytes / available if available else None,
+                "limit": room.limit,
+                "uses": [(use, USES.get(use.name, USES["other data"])) for use in uses],
+            }
+        )
+    return rows
+
+
+def _facts(program: Program, figures: Figures) -> list[tuple[str, str, str]]:
+    """The key figures: title, value, remark."""
+    elements = sum(p.elements for p in figures.parameters)
+    trained = sum(p.trained for p in figures.parameters)
+    ratio = figures.macs.train_step / max(figures.macs.predict, 1)
+    facts = [
+        (
+            "MACs of a prediction",
+            f"{figures.macs.predict:,}",
+            f"{figures.predict_operators} operators",
+        ),
+        ("MACs of a training step", f"{figures.macs.train_step:,}", f"{ratio:.1f} x a prediction"),
+        ("trained parameters", f"{trained:,}", f"{_percent(trained, elements)} of {elements:,}"),
+    ]
+    total = _counted(figures)
+    if total is not None:
+        seconds = program.device.seconds(total)
+        remark = f"about {seconds * 1000:,.0f} ms" if seconds else "on the emulated device"
+        facts.append(("instructions of a training step", f"{total:,}", remark))
+    return facts
+
+
+def _counted(figures: Figures) -> int | None:
+    counts = [step.instructions for step in figures.steps]
+    return None if None in counts or not counts else sum(count or 0 for count in counts)
+
+
+def _time(program: Program, figures: Figures) -> str:
+    """How far to trust the time that is estimated."""
+    if _counted(figures) is None or program.device.cycles_per_instruction is None:
+        return ""
+    return (
+        f"Time is instructions at {program.device.cycles_per_instruction} cycles each: "
+        f"{program.device.cycles_quality}."
+    )
+
+
+def _peak(peak: PeakExplanation, limit: int = 8) -> dict[str, Any]:
+    rows = peak.tensors[:limit]
+    colors = {kind.value: color for kind, color in KINDS.items()}
+    return {
+        "running": peak.running,
+        "bytes": peak.peak_bytes,
+        "rows": [(tensor, colors[tensor.kind]) for tensor in rows],
+        "others": len(peak.tensors) - len(rows),
+        "others_bytes": sum(t.size_bytes for t in peak.tensors[limit:]),
+        "remedies": peak.remedies,
+    }
+
+
+def _layers(figures: Figures) -> list[dict[str, Any]]:
+    rows = [_layer(figures, layer) for layer in figures.layers]
+    largest = max((row["share"] for row in rows), default=0) or 1
+    return [row | {"of_largest": row["share"] / largest} for row in rows]
+
+
+def _layer(figures: Figures, layer: LayerFacts) -> dict[str, Any]:
+    own = [figures.steps[index] for indices in layer.nodes.values() for index in indices]
+    counted = _counted(figures)
+    work = sum(step.instructions or 0 for step in own) if counted else sum(s.macs for s in own)
+    whole = counted or figures.macs.train_step
+    trained = sum(p.trained for p in layer.parameters)
+    elements = sum(p.elements for p in layer.parameters)
+    return {
+        "name": layer.name,
+        "source": layer.source,
+        "type": layer.type,
+        "forward_macs": layer.macs[Phase.FORWARD],
+        "backward_macs": sum(layer.macs.values()) - layer.macs[Phase.FORWARD],
+        "work": work,
+        "share": work / max(whole, 1),
+        "saved_bytes": layer.saved_bytes,
+        "state_bytes": sum(p.weight_bytes + p.optimizer_bytes for p in layer.parameters),
+        "frozen_bytes": sum(p.frozen_bytes + p.initial_bytes for p in layer.parameters),
+        "parameters": layer.parameters,
+        "status": _status(trained, elements),
+    }
+
+
+def _status(trained: int, elements: int) -> str:
+    if not elements:
+        return ""
+    return "trained" if trained == elements else "in part" if trained else "frozen"
+
+
+def _run(name: str, history: History) -> dict[str, Any]:
+    count = max(1, len(history.losses) // 20)
+    first, last = history.losses[:count], history.losses[-count:]
+    accuracies, run_losses = history.validation_accuracies, history.validation_losses
+    return {
+        "name": name,
+        "steps": len(history.losses),
+        "first_loss": f"{sum(first) / count:.4f}" if first else "",
+        "last_loss": f"{sum(last) / count:.4f}" if last else "",
+        "validation_loss": f"{run_losses[-1]:.4f}" if run_losses else "",
+        "accuracy": f"{accuracies[-1]:.1%}" if accuracies else "",
+        "best": f"{max(accuracies):.1%}" if accuracies else "",
+    }
+
+
+def _percent(part: int, whole: int) -> str:
+    share = part / max(whole, 1)
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+
+
+def _style() -> str:
+    """The style sheet, with the colours of the charts as variables."""
+    variables = {f"kind-{kind.name.lower()}": color for kind, color in KINDS.items()}
+    variables |= {f"phase-{phase.value}": color for phase, color in PHASES.items()}
+    lines = "".join(f"--{name}: {color};" for name, color in variables.items())
+    pages = f"--page-light: {LIGHT_PAGE}; --page-dark: {DARK_PAGE};"
+    return f":root {{{lines}{pages}}}\n" + (_FOLDER / "report.css").read_text(encoding="utf-8")
+
+
+def _script_json(spec: Mapping[str, Any]) -> str:
+    """JSON that is safe within a script element."""
+    text = json.dumps(spec, separators=(",", ":"), sort_keys=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
