@@ -251,6 +251,19 @@ def test_the_interpreter_agrees_with_the_host(name: str):
     assert all(np.array_equal(raw[v.name], t.array) for v, t in after.state.items())
 
 
+def test_sums_that_may_overflow_are_float():
+    """The weight of the first layer is shared by 67,600 pixels."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 3, stride=8), nn.ReLU(), nn.Flatten(),
+        nn.Linear(2 * 33 * 33, 2),
+    )  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((2, 1, 260, 260)).astype(np.float32)
+    program = kg.compile(model, x[:1], precision="int8", calibration=x, gradients="int8")
+    assert {"q_conv2d_grad_weight", "integer_conv2d_grad_weight"} <= kinds(program.train.graph)
+    assert any("q_conv2d_grad_weight takes its gradient as float32" in n for n in program.notes)
+
+
 def test_messages():
     model, x, _ = data("signals")
     with pytest.raises(InputError, match="gradients='int4' is unknown; there are float32 and int8"):

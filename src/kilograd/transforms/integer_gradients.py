@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from kilograd.errors import InputError
 from kilograd.ir import Builder, DType, Graph, Node, Operator, Value, eliminate_dead
 from kilograd.ops.binary import Add
 from kilograd.ops.ig_conv import (
@@ -79,10 +80,17 @@ def integer_gradients(train: Graph, seed: int) -> Graph:
     walk = _Walk(train, seed)
     for node in train.nodes:
         with walk.builder.at(node.location):
-            rule = _RULES.get(type(node.op))
-            if rule is None or not rule(walk, node):
+            if not _made_integer(walk, node):
                 walk.keep(node)
     return walk.finish()
+
+
+def _made_integer(walk: _Walk, node: Node) -> bool:
+    rule = _RULES.get(type(node.op))
+    try:
+        return rule is not None and rule(walk, node)
+    except InputError:  # sums that may overflow: the integer operator's own limits
+        return False
 
 
 def float_gradients(train: Graph) -> tuple[str, ...]:
