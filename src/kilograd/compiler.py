@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
 from kilograd.devices import Device
@@ -25,11 +27,13 @@ from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
 from kilograd.transforms.head import Classes, with_classes
+from kilograd.transforms.integer_gradients import float_gradients, integer_gradients
 from kilograd.transforms.layout import arrange
 from kilograd.transforms.masks import pack_masks
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.quantize import Report, compare, integer_input, labelled, quantize
 from kilograd.transforms.select import parameters, select
+from kilograd.transforms.shifts import calibrate_shifts
 from kilograd.update import All, SpecLike, normalise
 
 T = TypeVar("T")
@@ -50,6 +54,7 @@ def compile(
     ranges: str = "min_max",
     headroom: float = 1.0,
     classes: Classes | None = None,
+    gradients: str = "float32",
     name: str | None = None,
 ) -> Program:
     """Compile a network into a program that predicts and learns.
@@ -76,6 +81,8 @@ def compile(
             learn from scratch, not for those that adapt.
         classes: another number of classes than the network has, for a fresh last layer; or a list
             that says for each class which old one it starts as, None for a fresh one.
+        gradients: for int8, "float32", or "int8": gradients of int8 layers are integers, too, which
+            a processor without FPU computes many times faster.
         name: prefix of the C functions; by default the model's.
 
     Raises:
@@ -83,7 +90,7 @@ def compile(
         InfeasibleError: the program does not fit the device or the budget.
         InputError: an argument or a file is not what it has to be.
     """
-    _check_precision(precision, calibration)
+    _check_precision(precision, calibration, gradients)
     for value, kinds in ((optimizer, SGD), (budget, Budget), (name, str)):
         if value is not None and not isinstance(value, kinds):
             raise InputError(f"{value!r} is not a {kinds.__name__}; see the arguments of compile")
@@ -105,7 +112,11 @@ def compile(
     if not choice:
         raise InputError(_nothing_to_train(forward))
     graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
-    predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(graphs.train)))
+    train, notes = graphs.train, (*imported.notes, *(report.notes if report else ()))
+    if gradients == "int8":
+        train = stage("integers", lambda: _integers(graphs.train, ports, calibration, optimizer))
+        notes = (*notes, *float_gradients(train))
+    predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(train)))
     train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
     predict, train = stage("stream", lambda: plan_streams((predict, train)))
     schedules = stage("allocate", lambda: allocate((predict, train)))
@@ -120,7 +131,7 @@ def compile(
         predict=schedules[0],
         train=schedules[1],
         budget=budget or Budget(),
-        notes=(*imported.notes, *(report.notes if report else ())),
+        notes=notes,
         quantized=report,
         update=spec,
         model=_title(model),
@@ -141,7 +152,20 @@ def _quantized(
     return integer_input(whole), report
 
 
-def _check_precision(precision: str, calibration: Any) -> None:
+def _integers(train: Graph, ports: Ports, calibration: Any, optimizer: SGD) -> Graph:
+    """The training graph with integer gradients, their shifts found on the calibration data."""
+    inputs, _ = labelled(calibration)
+    samples = ports.inputs[0].to_program(inputs.astype(np.float32))
+    if samples.ndim < len(ports.inputs[0].shape):
+        samples = samples[np.newaxis]
+    return calibrate_shifts(integer_gradients(train, optimizer.seed), samples)
+
+
+def _check_precision(precision: str, calibration: Any, gradients: str) -> None:
+    if gradients not in ("float32", "int8"):
+        raise InputError(f"gradients={gradients!r} is unknown; there are float32 and int8")
+    if precision == "float32" and gradients == "int8":
+        raise InputError("gradients='int8' is for precision='int8'; a float32 network has no int8")
     if precision not in ("float32", "int8"):
         raise InputError(f"precision={precision!r} is unknown; there are float32 and int8")
     if precision == "int8" and calibration is None:

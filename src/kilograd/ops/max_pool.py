@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 from array_api_compat import device
@@ -164,7 +164,10 @@ class MaxPool2d(Operator):
 
 @dataclass(frozen=True)
 class MaxPool2dGrad(Operator):
-    """Inputs d_y and index [N,OH,OW,C]; d_x [N,H,W,C] for an image of `size` (H, W)."""
+    """Inputs d_y and index [N,OH,OW,C]; d_x [N,H,W,C] for an image of `size` (H, W).
+
+    Integer gradients are i8, where no pixel gets more than one of them.
+    """
 
     name: ClassVar[str] = "max_pool2d_grad"
     size: tuple[int, ...]
@@ -173,9 +176,19 @@ class MaxPool2dGrad(Operator):
     padding: Padding = NO_PADDING
     dilation: Pair = (1, 1)
 
+    @property
+    def overlaps(self) -> bool:
+        """True when two windows may share a pixel."""
+        return any(
+            (k - 1) * d + 1 > s
+            for k, d, s in zip(self.kernel, self.dilation, self.stride, strict=True)
+        )
+
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """[N,H,W,C]."""
         d_y, index = types
+        if d_y.dtype is DType.I8 and self.overlaps:
+            raise InputError(f"{self.name}: windows overlap, so {d_y} is no integer gradient")
         if d_y.shape != index.shape or index.dtype is not DType.U8:
             raise InputError(f"{self.name}: {d_y} and the index {index} differ")
         return (d_y.with_shape(d_y.shape[0], *self.size, d_y.shape[3]),)
@@ -207,11 +220,27 @@ class MaxPool2dGrad(Operator):
             *d_x.type.shape[1:], *d_y.type.shape[1:3], self.kernel[1], *self.stride, top, left,
             *self.dilation,
         )  # fmt: skip
+        if d_y.type.dtype is DType.I8:
+            calls = image_calls(operands, "kg_ig_max_pool2d_grad", (d_x, d_y, index), rest)
+            return [replace(call, header="ig_pool.h") for call in calls]
         return image_calls(operands, "kg_max_pool2d_grad_f32", (d_x, d_y, index), rest)
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        """What the gradients of MaxPool2d's examples read."""
+        """What the gradients of MaxPool2d's examples read; integers where windows are apart."""
+        floats = cls._float_examples()
+        integers = [
+            Example(
+                example.op, ((example.inputs[0] * 8 % 255 - 127).astype(np.int8), example.inputs[1])
+            )
+            for example in floats
+            if not cast(MaxPool2dGrad, example.op).overlaps
+        ]
+        assert integers
+        return [*floats, *integers]
+
+    @classmethod
+    def _float_examples(cls) -> list[Example]:
         return [
             Example(
                 cls(

@@ -136,7 +136,9 @@ class Dequantize(Operator):
 
 @dataclass(frozen=True)
 class QMask(Operator):
-    """Inputs d_y f32 and y i8: d_y where low < y < high, else 0; in place over d_y."""
+    """Inputs d_y f32, or i8 where gradients are integers, and y i8: d_y where low < y < high, else
+    0; in place over d_y.
+    """
 
     name: ClassVar[str] = "q_mask"
     in_place: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0),)
@@ -146,8 +148,9 @@ class QMask(Operator):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """The type of d_y."""
         d_y, y = types
-        if d_y.shape != y.shape or d_y.dtype is not DType.F32 or y.dtype is not DType.I8:
-            raise InputError(f"{self.name}: takes f32 and i8 of one shape, not {d_y} and {y}")
+        known = d_y.dtype in (DType.F32, DType.I8) and y.dtype is DType.I8
+        if d_y.shape != y.shape or not known:
+            raise InputError(f"{self.name}: takes f32 or i8 and i8 of one shape, not {d_y}, {y}")
         return (d_y,)
 
     def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
@@ -163,17 +166,24 @@ class QMask(Operator):
         """One call."""
         (d_y, y), (d_x,) = operands.inputs, operands.outputs
         arguments = (d_x, d_y, y, y.type.size, self.low, self.high)
+        if d_y.type.dtype is DType.I8:
+            return [Call("ig_elementwise.h", "kg_ig_mask", arguments)]
         return [Call("q_convert.h", "kg_mask_s8", arguments)]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        """Every int8, whole range and part of it."""
+        """Every int8, whole range and part of it; float and integer gradients."""
         every = np.arange(-128, 128, dtype=np.int8).reshape(1, -1)
         d_y = np.random.default_rng(0).standard_normal(every.shape).astype(np.float32)
-        types = (TensorType(every.shape), activation(every.shape, 0.1, 3))
+        y_type = activation(every.shape, 0.1, 3)
         return [
-            Example(op, (d_y, every), batched=(0, 1), types=types) for op in (cls(), cls(-20, 99))
-        ]
+            Example(
+                op, (array, every), batched=(0, 1),
+                types=(TensorType(array.shape, DType.of(array)), y_type),
+            )
+            for op in (cls(), cls(-20, 99))
+            for array in (d_y, every[:, ::-1].copy())
+        ]  # fmt: skip
 
 
 def limited(builder: Builder, d_y: Value | None, y: Value, low: int, high: int) -> Value:

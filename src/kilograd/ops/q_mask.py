@@ -66,8 +66,8 @@ class PackMask(Operator):
 
 @dataclass(frozen=True)
 class MaskBits(Operator):
-    """Inputs d_y f32 and bits u8 [ceil(size / 8)] of PackMask: d_y where its bit is set, else 0; in
-    place over d_y.
+    """Inputs d_y f32, or i8 where gradients are integers, and bits u8 [ceil(size / 8)] of PackMask:
+    d_y where its bit is set, else 0; in place over d_y.
     """
 
     name: ClassVar[str] = "mask_bits"
@@ -76,8 +76,11 @@ class MaskBits(Operator):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """The type of d_y."""
         d_y, bits = types
-        if d_y.dtype is not DType.F32 or bits != TensorType((-(-d_y.size // 8),), DType.U8):
-            raise InputError(f"{self.name}: takes f32 and a bit an element, not {d_y} and {bits}")
+        known = d_y.dtype in (DType.F32, DType.I8)
+        if not known or bits != TensorType((-(-d_y.size // 8),), DType.U8):
+            raise InputError(
+                f"{self.name}: takes f32 or i8 and a bit an element, not {d_y}, {bits}"
+            )
         return (d_y,)
 
     def reference(self, xp: Namespace, *arrays: Array) -> tuple[Array, ...]:
@@ -95,7 +98,10 @@ class MaskBits(Operator):
     def emit(self, operands: Operands) -> Sequence[Call]:
         """One call."""
         (d_y, bits), (d_x,) = operands.inputs, operands.outputs
-        return [Call("q_mask.h", "kg_mask_bits_f32", (d_x, d_y, bits, d_y.type.size))]
+        arguments = (d_x, d_y, bits, d_y.type.size)
+        if d_y.type.dtype is DType.I8:
+            return [Call("ig_elementwise.h", "kg_ig_mask_bits", arguments)]
+        return [Call("q_mask.h", "kg_mask_bits_f32", arguments)]
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -106,4 +112,5 @@ class MaskBits(Operator):
             d_y = rng.standard_normal((1, size)).astype(np.float32)
             bits = rng.integers(0, 256, -(-size // 8)).astype(np.uint8)
             result.append(Example(cls(), (d_y, bits)))
+            result.append(Example(cls(), ((d_y * 50).astype(np.int8), bits)))
         return result
