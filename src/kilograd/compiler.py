@@ -107,6 +107,7 @@ def compile(
         forward, report = _quantized(
             folded, ports, calibration, kind, ranges=ranges, head=head, headroom=headroom
         )
+        report.settings["gradients"] = gradients
     spec = normalise(All() if update is None else update)
     choice = select(forward, spec)
     if not choice:

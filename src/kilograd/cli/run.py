@@ -69,7 +69,7 @@ class Run:
             "budget": runfile.build(kilograd.Budget, "budget", settings.budget),
             "name": settings.name or self.model.name,
         }
-        for key in ("precision", "head", "ranges"):
+        for key in ("precision", "head", "ranges", "headroom", "gradients", "classes"):
             if getattr(settings, key) is not None:
                 keywords[key] = getattr(settings, key)
         with busy("compiling"):

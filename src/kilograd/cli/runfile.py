@@ -54,6 +54,9 @@ class RunFile(_Section):
     calibration: str | None = None
     head: str | None = None
     ranges: str | None = None
+    headroom: float | None = None
+    gradients: str | None = None
+    classes: int | None = None
     update: str | list[str] = "all"
     loss: str = "cross_entropy"
     output: str | None = None
