@@ -57,6 +57,7 @@ class GapModel:
     uses: Uses
     limits: Limits
     objective: Objective
+    overlap: bool = False
     linear: LinearModel = field(default_factory=LinearModel)
     keep: dict[tuple[int, int], int] = field(default_factory=dict)
     page_in: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -65,12 +66,23 @@ class GapModel:
     peak: int | None = None
     steps: list[list[int]] = field(default_factory=list)
     gap_of: list[dict[int, int]] = field(default_factory=list)
+    all_kept: dict[int, list[int]] = field(default_factory=dict)
     unit_bytes: int = 1
 
     @classmethod
-    def of(cls, problem: Problem, uses: Uses, limits: Limits, objective: Objective) -> GapModel:
-        """Build it."""
-        model = cls(problem, uses, limits, objective)
+    def of(
+        cls,
+        problem: Problem,
+        uses: Uses,
+        limits: Limits,
+        objective: Objective,
+        *,
+        overlap: bool = False,
+    ) -> GapModel:
+        """Build it. With `overlap` pages and computing take time side by side, which is the best
+        that DMA can do; without it one after the other, which is the worst.
+        """
+        model = cls(problem, uses, limits, objective, overlap)
         sizes = (size for n in problem.nodes for size in (n.bytes, n.scratch_bytes))
         model.unit_bytes = math.gcd(*sizes) or 1
         model.gap_of = [{t: g for g, t in enumerate(points)} for points in uses.points]
@@ -91,7 +103,7 @@ class GapModel:
     def _plain_seconds(self) -> float:
         """With DMA, the time of the processor alone: a bound that overlapping pages can reach."""
         nodes = self.problem.nodes
-        if self.problem.dma:
+        if self.overlap:
             return math.fsum(n.seconds for n in nodes if not n.given)
         return self.problem.plain_seconds
 
@@ -100,7 +112,7 @@ class GapModel:
             return 0.0
         if self.objective == "energy":
             return joules
-        return 0.0 if paging and self.problem.dma else seconds
+        return 0.0 if paging and self.overlap else seconds
 
     def _add_variables(self) -> None:
         linear, uses = self.linear, self.uses
@@ -252,6 +264,7 @@ class GapModel:
             kept = {user.later: -1.0 for user in dying if user.later is not None}
             self.linear.row({all_kept: 1.0, **kept}, lower=1.0 - len(dying), upper=math.inf)
             row[all_kept] = float(size)
+            self.all_kept[all_kept] = list(kept)
         return None
 
     def _add_limits(self) -> None:
@@ -262,8 +275,8 @@ class GapModel:
         moves |= {x: nodes[v].page_out_seconds for v, x in self.page_out.items()}
         if limits.seconds is not None:
             left = limits.seconds - self._plain_seconds
-            self._limit(runs if self.problem.dma else runs | moves, left, self._plain_seconds)
-            if self.problem.dma:
+            self._limit(runs if self.overlap else runs | moves, left, self._plain_seconds)
+            if self.overlap:
                 saved = math.fsum(n.page_out_seconds for n in nodes if n.saved)
                 self._limit(moves, limits.seconds - saved, limits.seconds)
         if limits.joules is not None:

@@ -12,6 +12,7 @@ weigh time are tried; the validator chooses.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,12 +46,20 @@ class _NoRoomError(Exception):
 
 
 def greedy(
-    problem: Problem, limits: Limits, objective: Objective, freedom: Freedom
+    problem: Problem,
+    limits: Limits,
+    objective: Objective,
+    freedom: Freedom,
+    *,
+    end: float = math.inf,
 ) -> Plan | None:
-    """The best valid plan of all variants; None where none is valid."""
+    """The best valid plan of all variants, or of those that end before the time `end` of the
+    monotonic clock, at least one; None where none is valid.
+    """
     best: Plan | None = None
-    for distance, seconds_weight, page_only in _variants(objective, freedom):
-        rule = Freedom(freedom.recompute and not page_only, freedom.page)
+    for distance, seconds_weight, rule in _variants(objective, freedom):
+        if best and time.monotonic() > end:
+            break
         try:
             events = _Greedy(problem, limits, rule, distance, seconds_weight).plan()
         except _NoRoomError:
@@ -75,14 +84,18 @@ def _floor(problem: Problem, objective: Objective) -> float:
     return problem.plain_joules if objective == "energy" else problem.plain_seconds
 
 
-def _variants(objective: Objective, freedom: Freedom) -> Iterator[tuple[float, float, bool]]:
-    """(exponent of the distance, weight of seconds against joules, page only)."""
+def _variants(
+    objective: Objective, freedom: Freedom
+) -> Iterator[tuple[float, float, Freedom]]:
+    """(exponent of the distance, weight of seconds against joules, what it may do)."""
     weights = (1.0,) if objective == "time" else (0.0, 0.5, 1.0)
+    rules = [freedom]
+    if freedom.page and freedom.recompute:
+        rules += [Freedom(recompute=False), Freedom(page=False)]
     for weight in weights:
         for distance in (1.0, 0.5, 0.0):
-            yield distance, weight, False
-            if freedom.page and freedom.recompute and distance:
-                yield distance, weight, True
+            for rule in rules:
+                yield distance, weight, rule
 
 
 class _Greedy:

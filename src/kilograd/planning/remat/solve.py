@@ -1,0 +1,341 @@
+"""Plans for a problem under limits: greedy first, then the gap formulation in growing depth.
+
+    greedy -> gap formulation, chains of 2 -> of 8 -> of any length -> the best plan and a bound
+
+Each solver starts from the best plan so far; every plan passes the validator. The bound is over
+plans of the last formulation: within a stage the nodes that run again do so in order, at most once,
+where a reader could need them. A plan for one of the shallower formulations has no bound but that
+of the plain step.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from kilograd.errors import InputError
+from kilograd.planning.remat import highs
+from kilograd.planning.remat.explain import infeasible, too_small
+from kilograd.planning.remat.gap_model import GapModel
+from kilograd.planning.remat.greedy import Plan, accepted, greedy
+from kilograd.planning.remat.hint import hint
+from kilograd.planning.remat.least import least_working_set
+from kilograd.planning.remat.prefetch import prefetched
+from kilograd.planning.remat.problem import Problem
+from kilograd.planning.remat.read_plan import read_plan
+from kilograd.planning.remat.solution import Event, Limits, Objective, Solution
+from kilograd.planning.remat.uses import Freedom, Uses
+
+Method = Literal["auto", "greedy"]
+
+DEFAULT_TIME_LIMIT_SECONDS = 60.0
+_OBJECTIVES = ("energy", "time", "peak")
+# (depth, the share of the time limit at whose end it stops)
+_STAGES: tuple[tuple[int | None, float], ...] = ((2, 0.15), (8, 0.5), (None, 1.0))
+# Larger models take longer to write down than to give up.
+_MOST_COEFFICIENTS = 4_000_000
+# The plain step's joules or seconds in the objective of the solver.
+_SCALE = 1e5
+_log = logging.getLogger(__name__)
+
+
+def solve(
+    problem: Problem,
+    *,
+    ram_bytes: int | None = None,
+    deadline: float | None = 1.3,
+    energy: float | None = None,
+    time_limit: float = DEFAULT_TIME_LIMIT_SECONDS,
+    gap: float = 0.01,
+    recompute: bool = True,
+    page: bool = True,
+    objective: Objective = "energy",
+    method: Method = "auto",
+    seeds: Sequence[Sequence[Event]] = (),
+) -> Solution:
+    """The best plan that is found in the time limit, with its gap.
+
+    Args:
+        problem: the step.
+        ram_bytes: the most bytes in RAM at any time; None for no limit.
+        deadline: the most time, as a multiple of the plain step's; None for no limit.
+        energy: the most energy, as a multiple of the plain step's; None for no limit.
+        time_limit: seconds for all solvers together.
+        gap: stop when the plan is proven to be within this share of the optimum.
+        recompute, page: False forbids to run nodes again, or to page.
+        objective: what to minimise: "energy", "time" or "peak" (the most bytes in RAM).
+        method: "greedy" stops after the heuristic.
+        seeds: plans to start from, such as those for less RAM; invalid ones are passed over.
+
+    Raises `InputError` for options that make no sense, and `NoPlanError`, an `InfeasibleError`,
+    where no plan was found: it tells the least RAM that would do, or between which bounds it is.
+    """
+    _check(ram_bytes, deadline, energy, time_limit, gap, objective, method)
+    limits = Limits(
+        ram_bytes,
+        None if deadline is None else deadline * problem.plain_seconds,
+        None if energy is None else energy * problem.plain_joules,
+    )
+    end = time.monotonic() + time_limit
+    freedom = Freedom(recompute, page)
+    least = least_working_set(problem, recompute=recompute, page=page)
+    search = _Search(problem, limits, objective, freedom, gap, end, time_limit)
+    if ram_bytes is not None and ram_bytes < least.bytes:
+        above = least_ram(problem, limits, freedom, time.monotonic() + time_limit)
+        raise too_small(problem, ram_bytes, freedom, least, above)
+    for events in seeds:
+        search.offer(list(events), "seed")
+    search.offer_plan(_greedy(search), "greedy")
+    if method == "auto":
+        search.deepen()
+    if search.best is None:
+        above = least_ram(problem, limits, freedom, time.monotonic() + time_limit)
+        raise infeasible(problem, limits, freedom, search.proven_infeasible, above)
+    return search.solution()
+
+
+def _check(
+    ram_bytes: int | None,
+    deadline: float | None,
+    energy: float | None,
+    time_limit: float,
+    gap: float,
+    objective: str,
+    method: str,
+) -> None:
+    if objective not in _OBJECTIVES:
+        raise InputError(f"objective {objective!r} is none of {', '.join(_OBJECTIVES)}")
+    if method not in ("auto", "greedy"):
+        raise InputError(f"method {method!r} is neither auto nor greedy")
+    if ram_bytes is not None and ram_bytes <= 0:
+        raise InputError(f"ram_bytes is {ram_bytes}; it has to be positive")
+    for name, factor in (("deadline", deadline), ("energy", energy)):
+        if factor is not None and not factor >= 1:
+            raise InputError(
+                f"{name} is {factor} times the plain step's; no step does with less than 1"
+            )
+    if not (time_limit >= 0 and 0 <= gap < math.inf):
+        raise InputError(f"time_limit is {time_limit} s and gap {gap}; neither can be negative")
+
+
+@dataclass
+class _Search:
+    """The best plan so far and what is known of better ones."""
+
+    problem: Problem
+    limits: Limits
+    objective: Objective
+    freedom: Freedom
+    gap: float
+    end: float
+    seconds: float
+    best: Plan | None = None
+    method: str = "none"
+    bound: float = 0.0
+    proven_infeasible: bool = False
+    depths: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Begin with the bound of the plain step."""
+        if self.objective == "peak":
+            freedom = self.freedom
+            least = least_working_set(
+                self.problem, recompute=freedom.recompute, page=freedom.page
+            )
+            self.bound = least.bytes
+        elif self.objective == "energy":
+            self.bound = self.problem.plain_joules
+        elif self.problem.dma:
+            nodes = self.problem.nodes
+            self.bound = math.fsum(node.seconds for node in nodes if not node.given)
+        else:
+            self.bound = self.problem.plain_seconds
+
+    def offer(self, events: list[Event], method: str) -> bool:
+        """Take a plan if it is valid and better; whether it is valid."""
+        plan = accepted(self.problem, events, self.limits)
+        self.offer_plan(plan, method)
+        if self.problem.dma and (plan is None or self.objective == "time"):
+            ahead = prefetched(self.problem, events, self.limits.ram_bytes)
+            sooner = accepted(self.problem, ahead, self.limits)
+            self.offer_plan(sooner, method)
+            plan = plan or sooner
+        return plan is not None
+
+    def offer_plan(self, plan: Plan | None, method: str) -> None:
+        objective = self.objective
+        if plan and (self.best is None or plan.value(objective) < self.best.value(objective)):
+            self.best, self.method = plan, method
+
+    @property
+    def done(self) -> bool:
+        """Whether the plan is good enough."""
+        if self.best is None:
+            return False
+        value = self.best.value(self.objective)
+        return value - self.bound <= max(self.gap, 1e-9) * value
+
+    def deepen(self) -> None:
+        """The gap formulation in growing depth until the plan is good enough or time is up."""
+        start = self.end - self.seconds
+        freedom = replace(
+            self.freedom,
+            joules=self.objective == "energy" or self.limits.joules is not None,
+            seconds=self.objective == "time" or self.limits.seconds is not None,
+        )
+        deepest = Uses.of(self.problem, freedom, _MOST_COEFFICIENTS)
+        for depth, share in _STAGES:
+            if self.done:
+                return
+            uses = Uses.of(self.problem, replace(freedom, depth=depth), _MOST_COEFFICIENTS)
+            if uses is None or _coefficients(self.problem, uses) > _MOST_COEFFICIENTS:
+                return
+            complete = uses == deepest
+            until = self.end if complete else start + share * self.seconds
+            name = "gap" if depth is None else f"gap, depth {depth}"
+            timed = self.problem.dma and (
+                self.limits.seconds is not None or self.objective == "time"
+            )
+            if timed:
+                self.run(uses, until=(time.monotonic() + until) / 2, name=name)
+            self.run(uses, until=until, name=name, overlap=self.problem.dma, complete=complete)
+            if complete:
+                return
+
+    def run(
+        self,
+        uses: Uses,
+        *,
+        until: float,
+        name: str,
+        overlap: bool = False,
+        complete: bool = False,
+    ) -> None:
+        """Solve one formulation; `complete` says that its bound counts."""
+        model = GapModel.of(self.problem, uses, self.limits, self.objective, overlap=overlap)
+        if self.problem.dma and not overlap:
+            complete = False
+        scale = self.scale(model)
+        start = None if self.best is None else hint(model, self.best.events)
+        model.linear.cost = [cost * scale for cost in model.linear.cost]
+        answer = highs.minimise(
+            model.linear,
+            seconds=until - time.monotonic(),
+            absolute_gap=max(self.gap * self.bound * scale, 1e-4),
+            hint=start,
+        )
+        valid = answer.values is not None and self.offer(read_plan(model, answer.values), name)
+        if complete and answer.status == "infeasible":
+            self.proven_infeasible = self.best is None
+        if complete and math.isfinite(answer.bound):
+            bound = answer.bound / scale + model.constant
+            if self.objective == "peak":
+                bound = math.ceil(answer.bound - 1e-3) * model.unit_bytes
+            self.bound = max(self.bound, bound)
+        best = None if self.best is None else self.best.value(self.objective)
+        if best is not None:
+            # A plan outside the formulation can be better than its optimum.
+            self.bound = min(self.bound, best)
+        _log.info(
+            "%s: %d columns, %s, plan %s, start %s, best %s, bound %s",
+            name,
+            len(model.linear.cost),
+            answer.status,
+            "valid" if valid else "none",
+            "given" if start is not None else "none",
+            best,
+            self.bound,
+        )
+
+    def scale(self, model: GapModel) -> float:
+        """From joules or seconds to what the solver sees; bytes it sees in units."""
+        if self.objective == "peak":
+            return 1.0
+        return _SCALE / model.constant if model.constant else 1.0
+
+    def solution(self) -> Solution:
+        assert self.best is not None
+        figures = self.best.figures
+        return Solution(
+            self.best.events,
+            figures.joules,
+            figures.seconds,
+            figures.peak_bytes,
+            min(self.bound, self.best.value(self.objective)),
+            self.limits,
+            self.objective,
+            self.method,
+        )
+
+
+def _coefficients(problem: Problem, uses: Uses) -> int:
+    """About how many coefficients the memory rows have."""
+    count = len(problem.nodes)
+    change = [0] * (count + 1)
+    steps = [1] * count
+    for v, points in enumerate(uses.points):
+        if points:
+            change[v] += 1
+            change[points[-1]] -= 1
+        for t in uses.rerun[v]:
+            steps[t] += 1
+    total = live = 0
+    for t in range(count):
+        live += change[t]
+        total += steps[t] * live
+    return total
+
+
+def _greedy(search: _Search) -> Plan | None:
+    problem, limits, freedom = search.problem, search.limits, search.freedom
+    if search.objective != "peak":
+        plan = greedy(problem, limits, search.objective, freedom, end=search.end)
+        if plan is None or not problem.dma:
+            return plan
+        search.offer_plan(plan, "greedy")
+        search.offer(list(plan.events), "greedy")
+        return plan
+    return _least_greedy(problem, limits, freedom, int(search.bound), search.end)
+
+
+def _least_greedy(
+    problem: Problem, limits: Limits, freedom: Freedom, least_bytes: int, end: float
+) -> Plan | None:
+    """The greedy plan of least peak, by bisection between the bound and the plain peak."""
+    best: Plan | None = None
+    low, high = least_bytes, max(problem.plain_peak_bytes, least_bytes)
+    if limits.ram_bytes is not None:
+        high = min(high, limits.ram_bytes)
+    middle = low
+    while low <= high:
+        plan = greedy(problem, replace(limits, ram_bytes=middle), "peak", freedom, end=end)
+        if plan:
+            best, high = plan, plan.figures.peak_bytes - 1
+        else:
+            low = middle + 1
+        middle = (low + high) // 2
+        if time.monotonic() > end and best:
+            break
+    return best and accepted(problem, list(best.events), limits)
+
+
+def least_ram(
+    problem: Problem, limits: Limits, freedom: Freedom, end: float
+) -> tuple[int, int | None]:
+    """(bytes that no plan does with less than, bytes of the leanest plan found or None)."""
+    search = _Search(
+        problem,
+        replace(limits, ram_bytes=None),
+        "peak",
+        freedom,
+        0.0,
+        end,
+        end - time.monotonic(),
+    )
+    search.offer_plan(_greedy(search), "greedy")
+    search.deepen()
+    return int(search.bound), None if search.best is None else search.best.figures.peak_bytes
