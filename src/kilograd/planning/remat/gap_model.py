@@ -160,6 +160,8 @@ class GapModel:
                     before = dict.fromkeys(self.present(points[g - 1], v), -1.0)
                     linear.row({self.keep[v, g]: 1.0, **before}, upper=0.0)
         for (t, v), again in self.again.items():
+            if t in self.uses.loose[v]:
+                continue
             for w in nodes[v].inputs:
                 if not nodes[w].resident:
                     there = dict.fromkeys(self.present(t, w), -1.0)

@@ -11,6 +11,7 @@ weigh time are tried; the validator chooses.
 
 from __future__ import annotations
 
+import bisect
 import math
 import time
 from collections.abc import Iterator
@@ -39,6 +40,22 @@ class Plan:
         if objective == "peak":
             return self.figures.peak_bytes
         return self.figures.joules if objective == "energy" else self.figures.seconds
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What a formulation would do: stages over which tensors stay in RAM, and what is written.
+
+    `kept[v]` holds (first stage, stage behind the last), in order.
+    """
+
+    kept: tuple[tuple[tuple[int, int], ...], ...]
+    written: frozenset[int]
+
+    def keeps(self, v: int, stage: int) -> bool:
+        """Whether v is to stay in RAM behind a stage."""
+        place = bisect.bisect_right(self.kept[v], (stage, len(self.kept)))
+        return place > 0 and stage < self.kept[v][place - 1][1]
 
 
 class _NoRoomError(Exception):
@@ -70,6 +87,18 @@ def greedy(
         if best and best.value(objective) <= _floor(problem, objective):
             break
     return best
+
+
+def guided(
+    problem: Problem, limits: Limits, freedom: Freedom, guide: Guide
+) -> Iterator[list[Event]]:
+    """Events that follow a guide as far as there is room, in some variants."""
+    for distance, seconds_weight in ((1.0, 0.0), (0.0, 0.0), (1.0, 0.5)):
+        try:
+            events = _Greedy(problem, limits, freedom, distance, seconds_weight, guide).plan()
+        except _NoRoomError:
+            continue
+        yield tidied(problem, events)
 
 
 def accepted(problem: Problem, events: list[Event], limits: Limits) -> Plan | None:
@@ -108,7 +137,9 @@ class _Greedy:
         freedom: Freedom,
         distance: float,
         seconds_weight: float,
+        guide: Guide | None = None,
     ) -> None:
+        self.guide = guide
         self.problem, self.nodes, self.distance = problem, problem.nodes, distance
         count = len(self.nodes)
         self.free = math.inf if limits.ram_bytes is None else limits.ram_bytes
@@ -238,6 +269,9 @@ class _Greedy:
         here = np.flatnonzero(self.in_ram)
         ahead = np.maximum(self.next_use[here] - self.stage, 1).astype(np.float64)
         scores = self.back[here] / (self.bytes[here] * ahead**self.distance)
+        if self.guide:
+            kept = [self.guide.keeps(v, self.stage) for v in here.tolist()]
+            scores[kept] += scores.sum() + 1.0
         for v in here[np.argsort(scores, kind="stable")].tolist():
             if v in self.locked or not self.may_leave(v):
                 continue
@@ -259,6 +293,8 @@ class _Greedy:
             return False
         if self.last_rerun[v] < self.next_use[v]:
             return True
+        if self.guide:
+            return v in self.guide.written
         return self.in_cost[v] + self.out_cost[v] <= self.rerun_cost[v]
 
     def page_out(self, v: int) -> None:

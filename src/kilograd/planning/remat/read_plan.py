@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 
 from kilograd.planning.remat.gap_model import GapModel
+from kilograd.planning.remat.greedy import Guide
 from kilograd.planning.remat.linear import FloatArray
 from kilograd.planning.remat.solution import Event
 
@@ -20,6 +21,22 @@ def read_plan(model: GapModel, values: FloatArray) -> list[Event]:
     for t, node in enumerate(model.problem.nodes):
         reader.given(t) if node.given else reader.stage(t)
     return reader.events
+
+
+def read_guide(model: GapModel, values: FloatArray) -> Guide:
+    """What the values keep in RAM and write, for a formulation whose values may be no plan."""
+    chosen = values > 0.5
+    kept = []
+    for v, points in enumerate(model.uses.points):
+        spans = []
+        previous = v
+        for g, t in enumerate(points):
+            if (v, g) in model.keep and chosen[model.keep[v, g]]:
+                spans.append((previous, t))
+            previous = t
+        kept.append(tuple(spans))
+    written = frozenset(v for v, x in model.page_out.items() if chosen[x])
+    return Guide(tuple(kept), written)
 
 
 class _Reader:

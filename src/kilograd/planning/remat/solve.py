@@ -1,11 +1,15 @@
 """Plans for a problem under limits: greedy first, then the gap formulation in growing depth.
 
-    greedy -> gap formulation, chains of 2 -> of 8 -> of any length -> the best plan and a bound
+    greedy -> relaxed gap formulation of depth 2 -> 4 -> 8 -> exact -> the best plan and a bound
+                       |                |
+                     bound    values -> greedy executor, guided by them -> plan -> validator
 
-Each solver starts from the best plan so far; every plan passes the validator. The bound is over
-plans of the last formulation: within a stage the nodes that run again do so in order, at most once,
-where a reader could need them. A plan for one of the shallower formulations has no bound but that
-of the plain step.
+A relaxed formulation lets chains of the given depth end without their inputs (uses.py). It is small,
+its optimum is a bound, and what it keeps in RAM and writes to storage guides the greedy executor,
+which runs the rest of the chain. Every formulation starts from the best plan so far.
+
+The bound is over plans of the exact formulation: in a stage nodes run again in order, at most once,
+where a reader could need them. Plans outside it are taken when met and not looked for.
 """
 
 from __future__ import annotations
@@ -14,19 +18,20 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kilograd.errors import InputError
 from kilograd.planning.remat import highs
 from kilograd.planning.remat.explain import infeasible, too_small
 from kilograd.planning.remat.gap_model import GapModel
-from kilograd.planning.remat.greedy import Plan, accepted, greedy
+from kilograd.planning.remat.greedy import Plan, accepted, greedy, guided
 from kilograd.planning.remat.hint import hint
 from kilograd.planning.remat.least import least_working_set
+from kilograd.planning.remat.linear import FloatArray
 from kilograd.planning.remat.prefetch import prefetched
 from kilograd.planning.remat.problem import Problem
-from kilograd.planning.remat.read_plan import read_plan
+from kilograd.planning.remat.read_plan import read_guide, read_plan
 from kilograd.planning.remat.solution import Event, Limits, Objective, Solution
 from kilograd.planning.remat.uses import Freedom, Uses
 
@@ -34,10 +39,15 @@ Method = Literal["auto", "greedy"]
 
 DEFAULT_TIME_LIMIT_SECONDS = 60.0
 _OBJECTIVES = ("energy", "time", "peak")
-# (depth, the share of the time limit at whose end it stops)
-_STAGES: tuple[tuple[int | None, float], ...] = ((2, 0.15), (8, 0.5), (None, 1.0))
+# (depth, the share of the time limit at whose end it stops). Depth 0 is for graphs too large for 2.
+_STAGES: tuple[tuple[int | None, float], ...] = (
+    (2, 0.25), (4, 0.5), (8, 0.75), (None, 1.0), (0, 1.0),
+)  # fmt: skip
 # Larger models take longer to write down than to give up.
-_MOST_COEFFICIENTS = 4_000_000
+_MOST_COEFFICIENTS = 8_000_000
+_MOST_POINTS = 1_000_000
+# The solver stops at a part of the gap, because a plan may lose something to its values.
+_SHARE_OF_GAP = 0.3
 # The plain step's joules or seconds in the objective of the solver.
 _SCALE = 1e5
 _log = logging.getLogger(__name__)
@@ -137,7 +147,6 @@ class _Search:
     method: str = "none"
     bound: float = 0.0
     proven_infeasible: bool = False
-    depths: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Begin with the bound of the plain step."""
@@ -180,76 +189,81 @@ class _Search:
         return value - self.bound <= max(self.gap, 1e-9) * value
 
     def deepen(self) -> None:
-        """The gap formulation in growing depth until the plan is good enough or time is up."""
+        """Relaxed formulations of growing depth until the plan is good enough or time is up."""
         start = self.end - self.seconds
         freedom = replace(
             self.freedom,
             joules=self.objective == "energy" or self.limits.joules is not None,
             seconds=self.objective == "time" or self.limits.seconds is not None,
         )
-        deepest = Uses.of(self.problem, freedom, _MOST_COEFFICIENTS)
+        begun = False
         for depth, share in _STAGES:
-            if self.done:
+            if self.done or (depth == 0 and begun):
                 return
-            uses = Uses.of(self.problem, replace(freedom, depth=depth), _MOST_COEFFICIENTS)
-            if uses is None or _coefficients(self.problem, uses) > _MOST_COEFFICIENTS:
-                return
-            complete = uses == deepest
-            until = self.end if complete else start + share * self.seconds
-            name = "gap" if depth is None else f"gap, depth {depth}"
-            timed = self.problem.dma and (
-                self.limits.seconds is not None or self.objective == "time"
+            uses = Uses.of(
+                self.problem, replace(freedom, depth=depth), most=_MOST_POINTS, relaxed=True
             )
-            if timed:
-                self.run(uses, until=(time.monotonic() + until) / 2, name=name)
-            self.run(uses, until=until, name=name, overlap=self.problem.dma, complete=complete)
-            if complete:
+            if uses is None or _coefficients(self.problem, uses) > _MOST_COEFFICIENTS:
+                continue
+            begun = True
+            exact = not any(uses.loose)
+            until = self.end if exact else start + share * self.seconds
+            name = "gap" if exact else f"gap, depth {depth}"
+            if self.problem.dma and self.limits.seconds is not None and not self.done:
+                self.run(uses, until=(time.monotonic() + until) / 2, name=name, overlap=False)
+            self.run(uses, until=until, name=name, overlap=self.problem.dma)
+            if exact or self.proven_infeasible:
                 return
 
-    def run(
-        self,
-        uses: Uses,
-        *,
-        until: float,
-        name: str,
-        overlap: bool = False,
-        complete: bool = False,
-    ) -> None:
-        """Solve one formulation; `complete` says that its bound counts."""
+    def run(self, uses: Uses, *, until: float, name: str, overlap: bool) -> None:
+        """Solve one formulation and make plans and a bound of its answer."""
         model = GapModel.of(self.problem, uses, self.limits, self.objective, overlap=overlap)
-        if self.problem.dma and not overlap:
-            complete = False
         scale = self.scale(model)
         start = None if self.best is None else hint(model, self.best.events)
         model.linear.cost = [cost * scale for cost in model.linear.cost]
         answer = highs.minimise(
             model.linear,
             seconds=until - time.monotonic(),
-            absolute_gap=max(self.gap * self.bound * scale, 1e-4),
+            absolute_gap=max(_SHARE_OF_GAP * self.gap * self.bound * scale, 1e-4),
             hint=start,
         )
-        valid = answer.values is not None and self.offer(read_plan(model, answer.values), name)
-        if complete and answer.status == "infeasible":
+        if answer.values is not None:
+            self.read(model, answer.values, name)
+        bounds = overlap or not self.problem.dma
+        if bounds and answer.status == "infeasible":
             self.proven_infeasible = self.best is None
-        if complete and math.isfinite(answer.bound):
-            bound = answer.bound / scale + model.constant
-            if self.objective == "peak":
-                bound = math.ceil(answer.bound - 1e-3) * model.unit_bytes
-            self.bound = max(self.bound, bound)
-        best = None if self.best is None else self.best.value(self.objective)
-        if best is not None:
-            # A plan outside the formulation can be better than its optimum.
-            self.bound = min(self.bound, best)
+        if bounds and math.isfinite(answer.bound):
+            self.raise_bound(model, answer.bound, scale)
         _log.info(
-            "%s: %d columns, %s, plan %s, start %s, best %s, bound %s",
+            "%s: %d columns, %d rows, %s, start %s, best %s, bound %s",
             name,
             len(model.linear.cost),
+            len(model.linear.lower),
             answer.status,
-            "valid" if valid else "none",
             "given" if start is not None else "none",
-            best,
+            self.best and self.best.value(self.objective),
             self.bound,
         )
+
+    def read(self, model: GapModel, values: FloatArray, name: str) -> None:
+        """Offer what the values say, and what the greedy executor makes of it."""
+        if not any(model.uses.loose):
+            self.offer(read_plan(model, values), name)
+        guide = read_guide(model, values)
+        for events in guided(self.problem, self.limits, self.freedom, guide):
+            if self.done:
+                return
+            self.offer(events, name)
+
+    def raise_bound(self, model: GapModel, bound: float, scale: float) -> None:
+        """Take a bound of the solver; a plan outside the formulation may be better than it."""
+        if self.objective == "peak":
+            value: float = math.ceil(bound - 1e-3) * model.unit_bytes
+        else:
+            value = bound / scale + model.constant
+        if self.best is not None:
+            value = min(value, self.best.value(self.objective))
+        self.bound = max(self.bound, value)
 
     def scale(self, model: GapModel) -> float:
         """From joules or seconds to what the solver sees; bytes it sees in units."""
