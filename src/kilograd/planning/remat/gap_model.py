@@ -214,6 +214,8 @@ class GapModel:
             for g, t in enumerate(points):
                 at = [positions[t][j] for j in self.problem.readers[v] if j in positions[t]]
                 made = positions[t].get(v, -1)
+                if not at:
+                    at = [made if made >= 0 else positions[t][t]]
                 later = self.keep.get((v, g + 1))
                 users[t].append(_User(v, made, min(at), max(at), later))
         return users

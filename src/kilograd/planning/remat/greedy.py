@@ -202,7 +202,7 @@ class _Greedy:
             self.next_use[u] = len(self.nodes) if ended else readers[self.reader[u]]
 
     def save(self, v: int) -> None:
-        if self.nodes[v].saved and not self.stored[v]:
+        if self.nodes[v].saved:
             self.page_out(v)
 
     def run(self, v: int) -> None:
@@ -289,6 +289,8 @@ class _Greedy:
         return unused or self.pageable[v] or bool(self.last_rerun[v] >= self.next_use[v])
 
     def must_be_written(self, v: int) -> bool:
+        if self.nodes[v].saved:
+            return False
         if self.next_use[v] >= len(self.nodes) or not self.pageable[v]:
             return False
         if self.last_rerun[v] < self.next_use[v]:
@@ -298,7 +300,7 @@ class _Greedy:
         return self.in_cost[v] + self.out_cost[v] <= self.rerun_cost[v]
 
     def page_out(self, v: int) -> None:
-        self.stored[v] = True
+        self.stored[v] = self.pageable[v]
         self.events.append(Event("page_out", v))
 
     def drop(self, v: int) -> None:

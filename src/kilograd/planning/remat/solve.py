@@ -9,7 +9,8 @@ its optimum is a bound, and what it keeps in RAM and writes to storage guides th
 which runs the rest of the chain. Every formulation starts from the best plan so far.
 
 The bound is over plans of the exact formulation: in a stage nodes run again in order, at most once,
-where a reader could need them. Plans outside it are taken when met and not looked for.
+where a reader could need them (anywhere, in small graphs). Plans outside it are taken when met and
+not looked for.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ _STAGES: tuple[tuple[int | None, float], ...] = (
 # Larger models take longer to write down than to give up.
 _MOST_COEFFICIENTS = 8_000_000
 _MOST_POINTS = 1_000_000
+# Up to as many nodes every stage is a point of use of every tensor.
+_SMALL = 16
 # The solver stops at a part of the gap, because a plan may lose something to its values.
 _SHARE_OF_GAP = 0.3
 # The plain step's joules or seconds in the objective of the solver.
@@ -195,9 +198,10 @@ class _Search:
             self.freedom,
             joules=self.objective == "energy" or self.limits.joules is not None,
             seconds=self.objective == "time" or self.limits.seconds is not None,
+            anywhere=len(self.problem.nodes) <= _SMALL,
         )
         begun = False
-        for depth, share in _STAGES:
+        for depth, share in ((None, 1.0),) if freedom.anywhere else _STAGES:
             if self.done or (depth == 0 and begun):
                 return
             uses = Uses.of(

@@ -19,7 +19,9 @@ from kilograd.planning.remat.problem import Node, Problem
 class Freedom:
     """What a plan may do: run nodes again, page, and chains of how many nodes run again.
 
-    `joules` and `seconds` say whether the energy and the time of a plan matter.
+    `joules` and `seconds` say whether the energy and the time of a plan matter. `anywhere` makes
+    every stage up to the last reader a point of use. That matters where a node runs again earlier
+    than it has to, because an input leaves RAM, and it costs the square of the number of nodes.
     """
 
     recompute: bool = True
@@ -27,6 +29,7 @@ class Freedom:
     depth: int | None = None
     joules: bool = True
     seconds: bool = True
+    anywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ class Uses:
         total = 0
         for v in reversed(range(len(nodes))):
             node, own = nodes[v], depths[v]
+            if freedom.anywhere and own:
+                for t in range(v + 1, max(own)):
+                    own.setdefault(t, 0)
             if _may_run(problem, v, freedom, pageable[v]):
                 last = problem.last_rerun[v]
                 rerun[v] = frozenset(
@@ -149,6 +155,7 @@ def _paging_is_no_worse(node: Node, freedom: Freedom) -> bool:
 
 
 def _rerun_is_no_worse(node: Node, freedom: Freedom) -> bool:
-    return (not freedom.joules or node.joules <= node.page_in_joules) and (
-        not freedom.seconds or node.seconds <= node.page_in_seconds
-    )
+    """For a node without inputs; scratch would make the run need more RAM than the page."""
+    cheap = not freedom.joules or node.joules <= node.page_in_joules
+    quick = not freedom.seconds or node.seconds <= node.page_in_seconds
+    return node.scratch_bytes == 0 and cheap and quick
