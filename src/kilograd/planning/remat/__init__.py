@@ -20,7 +20,7 @@ from kilograd.planning.remat.solution import (
     save_solution,
 )
 from kilograd.planning.remat.solve import DEFAULT_TIME_LIMIT_SECONDS, Method, solve
-from kilograd.planning.remat.validate import Broken, validate
+from kilograd.planning.remat.validate import Broken, Replay, replay, validate
 
 __all__ = [
     "DEFAULT_TIME_LIMIT_SECONDS",
@@ -32,10 +32,12 @@ __all__ = [
     "Node",
     "Objective",
     "Problem",
+    "Replay",
     "Solution",
     "frontier",
     "load",
     "load_solution",
+    "replay",
     "save",
     "save_solution",
     "solve",

@@ -10,7 +10,7 @@ which runs the rest of the chain. Every formulation starts from the best plan so
 
 The bound is over plans of the exact formulation: in a stage nodes run again in order, at most once,
 where a reader could need them (anywhere, in small graphs). Plans outside it are taken when met and
-not looked for.
+not looked for. For tiny graphs every schedule is searched instead.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ from kilograd.planning.remat.linear import FloatArray
 from kilograd.planning.remat.prefetch import prefetched
 from kilograd.planning.remat.problem import Problem
 from kilograd.planning.remat.read_plan import read_guide, read_plan
+from kilograd.planning.remat.search import MOST_NODES
+from kilograd.planning.remat.search import search as search_all
 from kilograd.planning.remat.solution import Event, Limits, Objective, Solution
 from kilograd.planning.remat.uses import Freedom, Uses
 
-Method = Literal["auto", "greedy"]
+Method = Literal["auto", "greedy", "gap"]
 
 DEFAULT_TIME_LIMIT_SECONDS = 60.0
 _OBJECTIVES = ("energy", "time", "peak")
@@ -81,7 +83,8 @@ def solve(
         gap: stop when the plan is proven to be within this share of the optimum.
         recompute, page: False forbids to run nodes again, or to page.
         objective: what to minimise: "energy", "time" or "peak" (the most bytes in RAM).
-        method: "greedy" stops after the heuristic.
+        method: "greedy" stops after the heuristic, "gap" solves the formulation for tiny graphs
+            as well.
         seeds: plans to start from, such as those for less RAM; invalid ones are passed over.
 
     Raises `InputError` for options that make no sense, and `NoPlanError`, an `InfeasibleError`,
@@ -104,6 +107,8 @@ def solve(
         search.offer(list(events), "seed")
     search.offer_plan(_greedy(search), "greedy")
     if method == "auto":
+        search.all_schedules()
+    if method != "greedy" and not search.settled:
         search.deepen()
     if search.best is None:
         above = least_ram(problem, limits, freedom, time.monotonic() + time_limit)
@@ -122,8 +127,8 @@ def _check(
 ) -> None:
     if objective not in _OBJECTIVES:
         raise InputError(f"objective {objective!r} is none of {', '.join(_OBJECTIVES)}")
-    if method not in ("auto", "greedy"):
-        raise InputError(f"method {method!r} is neither auto nor greedy")
+    if method not in ("auto", "greedy", "gap"):
+        raise InputError(f"method {method!r} is none of auto, greedy, gap")
     if ram_bytes is not None and ram_bytes <= 0:
         raise InputError(f"ram_bytes is {ram_bytes}; it has to be positive")
     for name, factor in (("deadline", deadline), ("energy", energy)):
@@ -150,6 +155,7 @@ class _Search:
     method: str = "none"
     bound: float = 0.0
     proven_infeasible: bool = False
+    settled: bool = False
 
     def __post_init__(self) -> None:
         """Begin with the bound of the plain step."""
@@ -190,6 +196,26 @@ class _Search:
             return False
         value = self.best.value(self.objective)
         return value - self.bound <= max(self.gap, 1e-9) * value
+
+    def all_schedules(self) -> None:
+        """Search them, in a tiny graph whose time is the sum of its events'."""
+        overlaps = self.problem.dma and (
+            self.objective == "time" or self.limits.seconds is not None
+        )
+        if self.done or overlaps or len(self.problem.nodes) > MOST_NODES:
+            return
+        outcome, events = search_all(
+            self.problem, self.limits, self.objective, self.freedom, end=self.end
+        )
+        if outcome == "cut off":
+            return
+        self.settled = True
+        if outcome == "none":
+            self.proven_infeasible = True
+            return
+        self.offer(events, "search")
+        if self.best is not None:
+            self.bound = max(self.bound, self.best.value(self.objective))
 
     def deepen(self) -> None:
         """Relaxed formulations of growing depth until the plan is good enough or time is up."""
@@ -355,5 +381,7 @@ def least_ram(
         end - time.monotonic(),
     )
     search.offer_plan(_greedy(search), "greedy")
-    search.deepen()
+    search.all_schedules()
+    if not search.settled:
+        search.deepen()
     return int(search.bound), None if search.best is None else search.best.figures.peak_bytes
