@@ -1,12 +1,16 @@
-"""Every schedule of a tiny problem, by Dijkstra over (next node, tensors in RAM, in storage)."""
+"""Random tiny problems, and every schedule of one by Dijkstra over (next node, tensors in RAM, in
+storage).
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from kilograd.planning.remat import Limits, Objective, Problem
+from kilograd.planning.remat import Limits, Node, Objective, Problem
 
 State = tuple[int, int, int]
 
@@ -91,14 +95,65 @@ def least_peak(
     problem: Problem, limits: Limits, *, recompute: bool = True, page: bool = True
 ) -> int | None:
     """The least RAM within which a schedule keeps the other limits."""
-    sizes = {sum(c) for k in range(len(problem.nodes) + 1) for c in itertools.combinations(
-        [n.bytes for n in problem.nodes], k
-    )}
-    sizes |= {size + n.scratch_bytes for size in sizes for n in problem.nodes}
-    for ram_bytes in sorted(sizes):
-        if ram_bytes < problem.least_bytes:
-            continue
+    most = sum(node.bytes + node.scratch_bytes for node in problem.nodes)
+    for ram_bytes in range(problem.least_bytes, most + 1):
         within = Limits(ram_bytes, limits.seconds, limits.joules)
         if best_value(problem, within, "energy", recompute=recompute, page=page) is not None:
             return ram_bytes
     return None
+
+
+def random_problem(seed: int, count: int, *, rules: bool) -> tuple[Problem, Limits]:
+    """A problem and limits, the same for the same seed."""
+    return any_problem(random.Random(seed).randint, count, rules=rules)
+
+
+def any_problem(
+    integer: Callable[[int, int], int], count: int, *, rules: bool
+) -> tuple[Problem, Limits]:
+    """A problem of `count` nodes and limits, drawn with `integer(least, most)`.
+
+    `rules` draws what a node may not do: given, not recomputable, state, in place and so on.
+    """
+    nodes: list[Node] = []
+    for v in range(count):
+        inputs = {integer(0, v - 1) for _ in range(integer(1, 3))} if v else set()
+        nodes.append(_node(integer, nodes, tuple(sorted(inputs)), rules=rules))
+    problem = Problem(tuple(nodes))
+    most = max(problem.plain_peak_bytes, problem.least_bytes)
+    ram_bytes = integer(problem.least_bytes, most)
+    factor = (None, 1.1, 1.3, 2.0)[integer(0, 3)]
+    return problem, Limits(ram_bytes, factor and factor * problem.plain_seconds)
+
+
+def _node(
+    integer: Callable[[int, int], int], before: list[Node], inputs: tuple[int, ...], *, rules: bool
+) -> Node:
+    size = integer(1, 6)
+    more: dict[str, Any] = {}
+    if rules and integer(0, 6) == 0 and all(node.given for node in before):
+        more["given"], inputs = True, ()
+    elif rules:
+        more["recomputable"] = integer(0, 6) != 0
+        more["reads_state"] = ("w",) if integer(0, 4) == 0 else ()
+        more["writes_state"] = ("w",) if integer(0, 6) == 0 else ()
+        if inputs and integer(0, 2) == 0:
+            size = before[inputs[0]].bytes
+            more["in_place"] = tuple(u for u in inputs if before[u].bytes == size)
+        more["scratch_bytes"] = integer(1, 3) if integer(0, 3) == 0 else 0
+    if rules:
+        more["pageable"] = integer(0, 4) != 0
+        more["resident"] = integer(0, 11) == 0
+        more["saved"] = more["pageable"] and integer(0, 9) == 0
+    return Node(
+        name=f"n{len(before)}",
+        bytes=size,
+        seconds=float(integer(1, 9)),
+        joules=float(integer(1, 9)),
+        inputs=inputs,
+        page_in_seconds=float(integer(0, 4)),
+        page_in_joules=float(integer(1, 6)),
+        page_out_seconds=float(integer(0, 4)),
+        page_out_joules=float(integer(1, 6)),
+        **more,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from kilograd.errors import InfeasibleError
 from kilograd.planning.remat.least import WorkingSet, least_working_set
@@ -11,6 +12,13 @@ from kilograd.planning.remat.solution import Limits
 from kilograd.planning.remat.uses import Freedom
 
 _SHOWN = 6
+
+RuledOut = Literal["every schedule", "the formulation", "nothing"]
+_VERBS: dict[RuledOut, str] = {
+    "every schedule": "no plan exists",
+    "the formulation": "the gap formulation has no plan",
+    "nothing": "no plan was found in the time limit",
+}
 
 
 class NoPlanError(InfeasibleError):
@@ -48,7 +56,7 @@ def infeasible(
     problem: Problem,
     limits: Limits,
     freedom: Freedom,
-    proven: bool,
+    ruled_out: RuledOut,
     above: tuple[int, int | None],
 ) -> NoPlanError:
     """For limits under which no plan was found."""
@@ -59,7 +67,7 @@ def infeasible(
         asked.append(f"{limits.seconds:.6g} s (the plain step takes {problem.plain_seconds:.6g} s)")
     if limits.joules is not None:
         asked.append(f"{limits.joules:.6g} J (the plain step takes {problem.plain_joules:.6g} J)")
-    verb = "no plan exists" if proven else "no plan was found in the time limit"
+    verb = _VERBS[ruled_out]
     least = least_working_set(problem, recompute=freedom.recompute, page=freedom.page)
     lines = [
         f"{verb} within {' and '.join(asked) or 'no limits'}",

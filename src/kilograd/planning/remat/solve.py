@@ -24,7 +24,7 @@ from typing import Literal
 
 from kilograd.errors import InputError
 from kilograd.planning.remat import highs
-from kilograd.planning.remat.explain import infeasible, too_small
+from kilograd.planning.remat.explain import RuledOut, infeasible, too_small
 from kilograd.planning.remat.gap_model import GapModel
 from kilograd.planning.remat.greedy import Plan, accepted, greedy, guided
 from kilograd.planning.remat.hint import hint
@@ -112,7 +112,7 @@ def solve(
         search.deepen()
     if search.best is None:
         above = least_ram(problem, limits, freedom, time.monotonic() + time_limit)
-        raise infeasible(problem, limits, freedom, search.proven_infeasible, above)
+        raise infeasible(problem, limits, freedom, search.ruled_out, above)
     return search.solution()
 
 
@@ -188,6 +188,13 @@ class _Search:
         objective = self.objective
         if plan and (self.best is None or plan.value(objective) < self.best.value(objective)):
             self.best, self.method = plan, method
+
+    @property
+    def ruled_out(self) -> RuledOut:
+        """Among what a plan is known not to exist."""
+        if not self.proven_infeasible:
+            return "nothing"
+        return "every schedule" if self.settled else "the formulation"
 
     @property
     def done(self) -> bool:
@@ -370,18 +377,15 @@ def _least_greedy(
 def least_ram(
     problem: Problem, limits: Limits, freedom: Freedom, end: float
 ) -> tuple[int, int | None]:
-    """(bytes that no plan does with less than, bytes of the leanest plan found or None)."""
-    search = _Search(
-        problem,
-        replace(limits, ram_bytes=None),
-        "peak",
-        freedom,
-        0.0,
-        end,
-        end - time.monotonic(),
-    )
+    """(bytes that no schedule does with less than, bytes of the leanest plan found or None)."""
+    limits = replace(limits, ram_bytes=None)
+    seconds = end - time.monotonic()
+    search = _Search(problem, limits, "peak", freedom, 0.0, end, seconds)
+    floor = int(search.bound)
     search.offer_plan(_greedy(search), "greedy")
     search.all_schedules()
     if not search.settled:
         search.deepen()
-    return int(search.bound), None if search.best is None else search.best.figures.peak_bytes
+    found = None if search.best is None else search.best.figures.peak_bytes
+    # The bound of the formulation is none for every schedule.
+    return int(search.bound) if search.settled else floor, found
