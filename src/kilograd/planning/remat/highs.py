@@ -19,6 +19,7 @@ from kilograd.planning.remat.linear import FloatArray, LinearModel, from_bytes, 
 
 _CHILD = str(Path(__file__).with_name("highs_child.py"))
 _START_SECONDS = 1.0
+_SHARE_OF_TIME = 0.9
 _GRACE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def minimise(
     `hint` are values to start from. The child stops when its values are within `absolute_gap` of
     its bound.
     """
-    seconds -= _START_SECONDS
+    # It looks at its clock between steps of work, which can be long.
+    seconds = _SHARE_OF_TIME * seconds - _START_SECONDS
     if seconds <= 0:
         return UNKNOWN
     request = {**model.pack(), "seconds": seconds, "absolute_gap": absolute_gap}

@@ -23,7 +23,27 @@ def prefetched(
     if not any(event.kind in ("page_in", "page_out") for event in events):
         return list(events)
     most = problem.plain_peak_bytes if ram_bytes is None else ram_bytes
-    return _read_ahead(problem, _drop_late(problem, list(events), most), most)
+    return _read_ahead(problem, _drop_late(problem, _early(problem, events), most), most)
+
+
+def _early(problem: Problem, events: Sequence[Event]) -> list[Event]:
+    """Tensors are written behind their first run and dropped behind their last use."""
+    result: list[Event] = []
+    touched: dict[int, int] = {}
+    behind: dict[int, list[Event]] = {}
+    for event in events:
+        if event.kind in ("page_out", "drop"):
+            behind.setdefault(touched.get(event.node, -1), []).append(event)
+            continue
+        if event.kind == "compute":
+            for u in problem.nodes[event.node].inputs:
+                touched[u] = len(result)
+        touched[event.node] = len(result)
+        result.append(event)
+    early = list(behind.get(-1, []))
+    for index, event in enumerate(result):
+        early += [event, *behind.get(index, [])]
+    return early
 
 
 def _drop_late(problem: Problem, events: list[Event], most: int) -> list[Event]:

@@ -44,7 +44,7 @@ DEFAULT_TIME_LIMIT_SECONDS = 60.0
 _OBJECTIVES = ("energy", "time", "peak")
 # (depth, the share of the time limit at whose end it stops). Depth 0 is for graphs too large for 2.
 _STAGES: tuple[tuple[int | None, float], ...] = (
-    (2, 0.25), (4, 0.5), (8, 0.75), (None, 1.0), (0, 1.0),
+    (2, 0.5), (4, 0.7), (8, 0.85), (None, 1.0), (0, 1.0),
 )  # fmt: skip
 # Larger models take longer to write down than to give up.
 _MOST_COEFFICIENTS = 8_000_000

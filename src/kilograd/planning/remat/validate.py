@@ -92,6 +92,7 @@ class _Machine:
         self.seconds: list[float] = []
         self.clock = self.channel = 0.0
         self.moved: dict[int, float] = {}
+        self.arrives: dict[int, float] = {}
         self.note_peak(0)
 
     def breaks(self, rule: Rule, text: str) -> None:
@@ -132,7 +133,7 @@ class _Machine:
             self.versions[state] = self.versions.get(state, 0) + 1
         self.joules.append(node.joules)
         self.seconds.append(node.seconds)
-        self.clock = max(self.clock, *(self.moved.get(u, 0.0) for u in (*node.inputs, v)))
+        self.clock = max(self.clock, *(self.arrives.get(u, 0.0) for u in (*node.inputs, v)))
         self.clock += node.seconds
 
     def check_turn(self, v: int) -> None:
@@ -192,6 +193,7 @@ class _Machine:
             self.breaks("present", f"{self.name(v)} is in RAM already")
         self.put(v)
         self.move(v, node.page_in_seconds, node.page_in_joules)
+        self.arrives[v] = self.channel
 
     def move(self, v: int, seconds: float, joules: float) -> None:
         self.joules.append(joules)
