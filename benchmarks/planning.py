@@ -128,7 +128,8 @@ def compare_with_poet(problem: Problem, ram_bytes: int, deadline: float, seconds
             sys.exit(f"POET's model, {solver}: {replay.broken[0]}")
         over = 100 * (replay.joules / problem.plain_joules - 1)
         print(
-            f"| POET's model, {solver} | | | {replay.joules:.7g} | {over:.3f} | | {elapsed:.1f} | |",
+            f"| POET's model, {solver} | | | {replay.joules:.7g} | {over:.3f} "
+            f"| | {elapsed:.1f} | |",
             flush=True,
         )
 

@@ -1,7 +1,7 @@
 """POET's own formulation, as a reference: R, S_ram, S_sd, M_in, M_out over (stage, tensor).
 
-Stage t ends with the first run of node t. R[t,v]: v runs in stage t; S[t,v], D[t,v]: v is in RAM, in
-storage, when stage t begins; I[t,v], O[t,v]: v is paged in, out in stage t. RAM is accounted for
+Stage t ends with the first run of node t. R[t,v]: v runs in stage t; S[t,v], D[t,v]: v is in RAM,
+in storage, when stage t begins; I[t,v], O[t,v]: v is paged in, out in stage t. RAM is accounted for
 as in Checkmate (Jain et al., MLSys 2020): U[t,k] bytes while node k of stage t runs, F[t,k,u] = 1
 where u can be dropped behind k.
 """
@@ -28,16 +28,13 @@ def solve_poet(
 
 
 class _Poet:
-    def __init__(
-        self, problem: Problem, ram_bytes: int, deadline: float, solver_name: str
-    ) -> None:
+    def __init__(self, problem: Problem, ram_bytes: int, deadline: float, solver_name: str) -> None:
         self.problem, self.nodes = problem, problem.nodes
         self.count = len(problem.nodes)
         self.solver = pywraplp.Solver.CreateSolver(solver_name)
         binary = self.solver.BoolVar
         self.run, self.ram, self.store, self.page_in, self.page_out = (
-            {(t, v): binary("") for t in range(self.count) for v in range(t + 1)}
-            for _ in range(5)
+            {(t, v): binary("") for t in range(self.count) for v in range(t + 1)} for _ in range(5)
         )
         self.add_rows()
         self.add_memory(ram_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -185,9 +186,7 @@ def test_a_tensor_is_not_recomputed_from_an_updated_weight() -> None:
     )
     free = replace(nodes[1], reads_state=())
     stale = remat.solve(Problem(nodes), ram_bytes=19, deadline=None, gap=0.0)
-    fresh = remat.solve(
-        Problem((nodes[0], free, *nodes[2:])), ram_bytes=19, deadline=None, gap=0.0
-    )
+    fresh = remat.solve(Problem((nodes[0], free, *nodes[2:])), ram_bytes=19, deadline=None, gap=0.0)
     assert remat.validate(Problem(nodes), stale) == []
     assert fresh.joules <= stale.joules
     update = next(i for i, e in enumerate(stale.events) if e.node == 3)
@@ -207,12 +206,13 @@ def test_pages_overlap_with_computing() -> None:
     assert waits.count("page_in") > 0
     assert waits.seconds > problem.plain_seconds
     in_order = remat.replay(Problem(nodes, dma=True), waits.events)
-    assert moves.seconds < in_order.seconds < waits.seconds
+    assert moves.seconds < in_order.seconds <= waits.seconds
+    assert moves.seconds == pytest.approx(problem.plain_seconds)
     assert moves.seconds >= moves.bound
 
 
 def test_plans_and_problems_survive_json(tmp_path: Path) -> None:
-    problem, limits = random_problem(3, 8, rules=True)
+    problem, _ = random_problem(3, 8, rules=True)
     remat.save(problem, tmp_path / "problem.json")
     assert remat.load(tmp_path / "problem.json") == problem
     plan = solved(*random_problem(0, 6, rules=False))
@@ -233,7 +233,7 @@ def test_the_frontier_falls() -> None:
     assert len(plans) >= 3
     assert plans[0].peak_bytes == problem.least_bytes
     assert plans[-1].joules == problem.plain_joules
-    for leaner, richer in zip(plans, plans[1:], strict=False):
+    for leaner, richer in itertools.pairwise(plans):
         assert remat.validate(problem, richer) == []
         assert richer.joules < leaner.joules
         assert richer.limits.ram_bytes > leaner.limits.ram_bytes

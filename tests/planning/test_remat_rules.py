@@ -38,6 +38,7 @@ RIGHT: tuple[Event, ...] = (
     Event("drop", 2),
     Event("compute", 5),
 )
+STALE = (Event("drop", 1), Event("page_in", 0), Event("compute", 1))
 LIMITS = Limits(ram_bytes=35, seconds=7.0, joules=12.0)
 
 
@@ -76,7 +77,7 @@ def test_the_right_plan_breaks_none() -> None:
         (changed(5, Event("compute", 1), drop=0), ("present", 5)),
         (changed(9, Event("drop", 2), Event("drop", 2)), ("absent", 10)),
         (changed(9, Event("drop", 2), Event("compute", 2)), ("rerun", 10)),
-        (changed(7, Event("drop", 1), Event("page_in", 0), Event("compute", 1), drop=0), ("state", 9)),
+        (changed(7, *STALE, drop=0), ("state", 9)),
         (changed(3, Event("page_out", 2), drop=0), ("pageable", 3)),
         (changed(4, Event("page_in", 0), drop=0), ("stored", 4)),
         (changed(2, Event("page_out", 1), drop=0), ("written", 2)),

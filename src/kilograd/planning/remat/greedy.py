@@ -113,9 +113,7 @@ def _floor(problem: Problem, objective: Objective) -> float:
     return problem.plain_joules if objective == "energy" else problem.plain_seconds
 
 
-def _variants(
-    objective: Objective, freedom: Freedom
-) -> Iterator[tuple[float, float, Freedom]]:
+def _variants(objective: Objective, freedom: Freedom) -> Iterator[tuple[float, float, Freedom]]:
     """(exponent of the distance, weight of seconds against joules, what it may do)."""
     weights = (1.0,) if objective == "time" else (0.0, 0.5, 1.0)
     rules = [freedom]

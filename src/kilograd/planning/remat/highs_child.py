@@ -50,9 +50,7 @@ def solve(request: Mapping[str, Array]) -> dict[str, object]:
     if "hint" in request:
         values = dict(zip(variables, request["hint"].tolist(), strict=True))
         hints.solution_hints.append(mathopt.SolutionHint(variable_values=values))
-    result = mathopt.solve(
-        model, mathopt.SolverType.HIGHS, params=parameters, model_params=hints
-    )
+    result = mathopt.solve(model, mathopt.SolverType.HIGHS, params=parameters, model_params=hints)
     reason = mathopt.TerminationReason
     status = {
         reason.OPTIMAL: "optimal",

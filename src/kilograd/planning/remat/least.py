@@ -20,9 +20,7 @@ class WorkingSet:
     held: tuple[int, ...]
 
 
-def least_working_set(
-    problem: Problem, *, recompute: bool = True, page: bool = True
-) -> WorkingSet:
+def least_working_set(problem: Problem, *, recompute: bool = True, page: bool = True) -> WorkingSet:
     """The largest working set, with running again or paging switched off where asked."""
     nodes = problem.nodes
     spans = [_held(problem, v, recompute, page) for v in range(len(nodes))]

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,10 +65,11 @@ class LinearModel:
         }
 
 
-def to_bytes(arrays: Mapping[str, npt.ArrayLike]) -> bytes:
+def to_bytes(arrays: Mapping[str, Any]) -> bytes:
     """Arrays by name as the bytes of an .npz file."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(value) for name, value in arrays.items()})
+    values: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    np.savez(buffer, **values)
     return buffer.getvalue()
 
 

@@ -13,9 +13,7 @@ from kilograd.planning.remat.problem import Problem
 from kilograd.planning.remat.solution import Event
 
 
-def prefetched(
-    problem: Problem, events: Sequence[Event], ram_bytes: int | None
-) -> list[Event]:
+def prefetched(problem: Problem, events: Sequence[Event], ram_bytes: int | None) -> list[Event]:
     """The same events in an order in which pages have time to move; no more than `ram_bytes`.
 
     Page-ins keep their order, and so do the others.
@@ -67,9 +65,7 @@ def _drop_late(problem: Problem, events: list[Event], most: int) -> list[Event]:
             if event.over is not None:
                 grows -= problem.nodes[event.over].bytes
             peak = grows + (node.scratch_bytes if event.kind == "compute" else 0)
-            while waiting and (
-                used + peak > most or any(w.node == event.node for w in waiting)
-            ):
+            while waiting and (used + peak > most or any(w.node == event.node for w in waiting)):
                 dropped = waiting.pop(0)
                 used -= problem.nodes[dropped.node].bytes
                 result.append(dropped)
@@ -79,42 +75,44 @@ def _drop_late(problem: Problem, events: list[Event], most: int) -> list[Event]:
 
 
 def _read_ahead(problem: Problem, events: list[Event], most: int) -> list[Event]:
-    """Move page-ins forward in time, the first ones first, past computations that leave room."""
+    """Move page-ins forward in time, the first ones first, past events that leave room."""
     nodes = problem.nodes
     used = sum(node.bytes for node in nodes if node.given)
-    levels: list[int] = []
+    during: list[int] = []
+    after: list[int] = [used]
     for event in events:
-        size, level = nodes[event.node].bytes, 0
+        size, scratch = nodes[event.node].bytes, 0
         if event.kind == "compute":
             over = 0 if event.over is None else nodes[event.over].bytes
             used += size - over
-            level = used + nodes[event.node].scratch_bytes
+            scratch = nodes[event.node].scratch_bytes
         elif event.kind == "page_in":
             used += size
-            level = used
         elif event.kind == "drop":
             used -= size
-        levels.append(max(level, used))
-    result = list(events)
-    barrier = 0
-    for index in range(len(result)):
-        event = result[index]
+        during.append(used + scratch)
+        after.append(used)
+    result, barrier = list(events), 0
+    for index, event in enumerate(events):
         if event.kind != "page_in":
             continue
         size, place = nodes[event.node].bytes, index
-        while place > barrier and _may_precede(event, result[place - 1]):
-            if levels[place - 1] + size > most:
-                break
+        while (
+            place > barrier
+            and _may_precede(event, result[place - 1])
+            and max(during[place - 1], after[place - 1]) + size <= most
+        ):
             place -= 1
+        # after[k] is the RAM in front of event k.
         if place < index:
-            before = levels[place - 1] if place else 0
-            moved = [level + size for level in levels[place:index]]
             result[place : index + 1] = [event, *result[place:index]]
-            levels[place : index + 1] = [before + size, *moved]
+            passed = [used + size for used in during[place:index]]
+            during[place : index + 1] = [after[place] + size, *passed]
+            after[place + 1 : index + 1] = [used + size for used in after[place:index]]
         barrier = place + 1
     return result
 
 
 def _may_precede(page_in: Event, other: Event) -> bool:
     """Whether a page-in can come before an event: pages keep their order, tensors do not meet."""
-    return other.kind not in ("page_in",) and other.node != page_in.node
+    return other.kind != "page_in" and other.node != page_in.node

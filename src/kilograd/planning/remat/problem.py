@@ -1,9 +1,9 @@
 """The step to plan: nodes in the order of their first execution, each with one output tensor.
 
 Node t runs for the first time at stage t. Its output can be dropped from RAM and brought back, by
-paging (written to secondary storage once, read back) or by running the node again. A plan says when,
-so that RAM is never exceeded; among the plans the one of least energy, time or memory is wanted
-(POET, Patil et al., ICML 2022).
+paging (written to secondary storage once, read back) or by running the node again. A plan says
+when, so that RAM is never exceeded; among the plans the one of least energy, time or memory is
+wanted (POET, Patil et al., ICML 2022).
 """
 
 from __future__ import annotations
@@ -214,9 +214,11 @@ class Problem:
             for index, row in enumerate(data["nodes"]):
                 if unknown := sorted(set(row) - known):
                     raise InputError(f"node {index} has unknown fields: {', '.join(unknown)}")
-                nodes.append(
-                    Node(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
-                )
+                values: dict[str, Any] = {
+                    name: tuple(value) if isinstance(value, list) else value
+                    for name, value in row.items()
+                }
+                nodes.append(Node(**values))
             return cls(tuple(nodes), bool(data.get("dma", False)), str(data.get("name", "")))
         except (KeyError, TypeError) as error:
             raise InputError(f"this is no planning problem: {error}") from error

@@ -1,8 +1,8 @@
 """Every schedule of a tiny problem: shortest paths over (next node, tensors in RAM, in storage).
 
 Sets of tensors are bit masks. A label is (value, joules, seconds) of a way to a state; ways that
-another one of the state beats or equals in the value and in all that is limited are given up. Tensors
-are written right after their first run, which is never worse than later.
+another one of the state beats or equals in the value and in all that is limited are given up.
+Tensors are written right after their first run, which is never worse than later.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@
                        |                |
                      bound    values -> greedy executor, guided by them -> plan -> validator
 
-A relaxed formulation lets chains of the given depth end without their inputs (uses.py). It is small,
-its optimum is a bound, and what it keeps in RAM and writes to storage guides the greedy executor,
-which runs the rest of the chain. Every formulation starts from the best plan so far.
+A relaxed formulation lets chains of the given depth end without their inputs (uses.py). It is
+small, its optimum is a bound, and what it keeps in RAM and writes to storage guides the greedy
+executor, which runs the rest of the chain. A formulation that is cut off at a depth instead has
+plans for values, for where the executor's are poor. Every formulation starts from the best plan so
+far.
 
 The bound is over plans of the exact formulation: in a stage nodes run again in order, at most once,
 where a reader could need them (anywhere, in small graphs). Plans outside it are taken when met and
@@ -42,13 +44,20 @@ Method = Literal["auto", "greedy", "gap"]
 
 DEFAULT_TIME_LIMIT_SECONDS = 60.0
 _OBJECTIVES = ("energy", "time", "peak")
-# (depth, the share of the time limit at whose end it stops). Depth 0 is for graphs too large for 2.
-_STAGES: tuple[tuple[int | None, float], ...] = (
-    (2, 0.5), (4, 0.7), (8, 0.85), (None, 1.0), (0, 1.0),
-)  # fmt: skip
+# (depth, whether relaxed, the share of the time limit at whose end it stops). Depth 0 is for graphs
+# that are too large for 2.
+_STAGES: tuple[tuple[int | None, bool, float], ...] = (
+    (2, True, 0.3),
+    (4, True, 0.5),
+    (4, False, 0.8),
+    (8, True, 0.9),
+    (None, True, 1.0),
+    (0, True, 1.0),
+)
 # Larger models take longer to write down than to give up.
 _MOST_COEFFICIENTS = 8_000_000
 _MOST_POINTS = 1_000_000
+_MOST_NODES = 1500
 # Up to as many nodes every stage is a point of use of every tensor.
 _SMALL = 16
 # The solver stops at a part of the gap, because a plan may lose something to its values.
@@ -161,9 +170,7 @@ class _Search:
         """Begin with the bound of the plain step."""
         if self.objective == "peak":
             freedom = self.freedom
-            least = least_working_set(
-                self.problem, recompute=freedom.recompute, page=freedom.page
-            )
+            least = least_working_set(self.problem, recompute=freedom.recompute, page=freedom.page)
             self.bound = least.bytes
         elif self.objective == "energy":
             self.bound = self.problem.plain_joules
@@ -233,27 +240,30 @@ class _Search:
             seconds=self.objective == "time" or self.limits.seconds is not None,
             anywhere=len(self.problem.nodes) <= _SMALL,
         )
+        if len(self.problem.nodes) > _MOST_NODES:
+            return
         begun = False
-        for depth, share in ((None, 1.0),) if freedom.anywhere else _STAGES:
+        for depth, relaxed, share in ((None, True, 1.0),) if freedom.anywhere else _STAGES:
             if self.done or (depth == 0 and begun):
                 return
             uses = Uses.of(
-                self.problem, replace(freedom, depth=depth), most=_MOST_POINTS, relaxed=True
+                self.problem, replace(freedom, depth=depth), most=_MOST_POINTS, relaxed=relaxed
             )
             if uses is None or _coefficients(self.problem, uses) > _MOST_COEFFICIENTS:
                 continue
             begun = True
-            exact = not any(uses.loose)
+            exact = relaxed and not any(uses.loose)
             until = self.end if exact else start + share * self.seconds
             name = "gap" if exact else f"gap, depth {depth}"
             if self.problem.dma and self.limits.seconds is not None and not self.done:
-                self.run(uses, until=(time.monotonic() + until) / 2, name=name, overlap=False)
-            self.run(uses, until=until, name=name, overlap=self.problem.dma)
+                half = (time.monotonic() + until) / 2
+                self.run(uses, until=half, name=name, overlap=False, bounds=False)
+            self.run(uses, until=until, name=name, overlap=self.problem.dma, bounds=relaxed)
             if exact or self.proven_infeasible:
                 return
 
-    def run(self, uses: Uses, *, until: float, name: str, overlap: bool) -> None:
-        """Solve one formulation and make plans and a bound of its answer."""
+    def run(self, uses: Uses, *, until: float, name: str, overlap: bool, bounds: bool) -> None:
+        """Solve one formulation and make plans, and where it `bounds` a bound, of its answer."""
         model = GapModel.of(self.problem, uses, self.limits, self.objective, overlap=overlap)
         scale = self.scale(model)
         start = None if self.best is None else hint(model, self.best.events)
@@ -266,7 +276,6 @@ class _Search:
         )
         if answer.values is not None:
             self.read(model, answer.values, name)
-        bounds = overlap or not self.problem.dma
         if bounds and answer.status == "infeasible":
             self.proven_infeasible = self.best is None
         if bounds and math.isfinite(answer.bound):
@@ -345,12 +354,21 @@ def _greedy(search: _Search) -> Plan | None:
     problem, limits, freedom = search.problem, search.limits, search.freedom
     if search.objective != "peak":
         plan = greedy(problem, limits, search.objective, freedom, end=search.end)
-        if plan is None or not problem.dma:
-            return plan
-        search.offer_plan(plan, "greedy")
-        search.offer(list(plan.events), "greedy")
+        if problem.dma and (limits.seconds is not None or search.objective == "time"):
+            _greedy_with_room(search)
         return plan
     return _least_greedy(problem, limits, freedom, int(search.bound), search.end)
+
+
+def _greedy_with_room(search: _Search) -> None:
+    """Plans for less RAM, so that there is room to read pages ahead of their use."""
+    most = search.limits.ram_bytes or search.problem.plain_peak_bytes
+    largest = max((node.bytes for node in search.problem.nodes), default=0)
+    for ram_bytes in (most, most - largest, most - 2 * largest):
+        limits = Limits(ram_bytes, None, search.limits.joules)
+        plan = greedy(search.problem, limits, search.objective, search.freedom, end=search.end)
+        if plan:
+            search.offer(list(plan.events), "greedy")
 
 
 def _least_greedy(

@@ -96,7 +96,12 @@ class Uses:
                 rerun[v] = frozenset(
                     t for t, d in own.items() if t <= last and (followed is None or d < followed)
                 )
-            if rerun[v] and not node.inputs and not node.saved and _rerun_is_no_worse(node, freedom):
+            if (
+                rerun[v]
+                and not node.inputs
+                and not node.saved
+                and _rerun_is_no_worse(node, freedom)
+            ):
                 pageable[v] = pageable[v] and not rerun[v].issuperset(own)
             for u in node.inputs:
                 depths[u][v] = 0
@@ -155,7 +160,7 @@ def _paging_is_no_worse(node: Node, freedom: Freedom) -> bool:
 
 
 def _rerun_is_no_worse(node: Node, freedom: Freedom) -> bool:
-    """For a node without inputs; scratch would make the run need more RAM than the page."""
+    """Inputs and scratch would make the run need more RAM than the page."""
     cheap = not freedom.joules or node.joules <= node.page_in_joules
     quick = not freedom.seconds or node.seconds <= node.page_in_seconds
-    return node.scratch_bytes == 0 and cheap and quick
+    return not node.inputs and node.scratch_bytes == 0 and cheap and quick

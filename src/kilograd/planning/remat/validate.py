@@ -219,9 +219,7 @@ class _Machine:
     def finish(self) -> Replay:
         self.index = None
         nodes = self.problem.nodes
-        missing = [
-            v for v, n in enumerate(nodes) if not n.given and v not in self.computed_from
-        ]
+        missing = [v for v, n in enumerate(nodes) if not n.given and v not in self.computed_from]
         if missing:
             names = ", ".join(map(self.name, missing[:5]))
             self.breaks("complete", f"{len(missing)} nodes never run: {names}")
@@ -230,8 +228,8 @@ class _Machine:
                 self.breaks("saved", f"{self.name(v)} is not in storage")
         result = self.result
         result.joules = math.fsum(self.joules)
-        result.seconds = max(self.clock, self.channel) if self.problem.dma else math.fsum(
-            self.seconds
+        result.seconds = (
+            max(self.clock, self.channel) if self.problem.dma else math.fsum(self.seconds)
         )
         most = self.limits.seconds
         if most is not None and result.seconds > most * (1 + _TOLERANCE):
