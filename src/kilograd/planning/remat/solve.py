@@ -60,6 +60,8 @@ _MOST_POINTS = 1_000_000
 _MOST_NODES = 1500
 # Up to as many nodes every stage is a point of use of every tensor.
 _SMALL = 16
+# What the heuristic may take of the time limit; its first variant always ends.
+_GREEDY_SHARE = 0.25
 # The solver stops at a part of the gap, because a plan may lose something to its values.
 _SHARE_OF_GAP = 0.3
 # The plain step's joules or seconds in the objective of the solver.
@@ -352,12 +354,13 @@ def _coefficients(problem: Problem, uses: Uses) -> int:
 
 def _greedy(search: _Search) -> Plan | None:
     problem, limits, freedom = search.problem, search.limits, search.freedom
+    end = search.end - (1 - _GREEDY_SHARE) * search.seconds
     if search.objective != "peak":
-        plan = greedy(problem, limits, search.objective, freedom, end=search.end)
+        plan = greedy(problem, limits, search.objective, freedom, end=end)
         if problem.dma and (limits.seconds is not None or search.objective == "time"):
             _greedy_with_room(search)
         return plan
-    return _least_greedy(problem, limits, freedom, int(search.bound), search.end)
+    return _least_greedy(problem, limits, freedom, int(search.bound), end)
 
 
 def _greedy_with_room(search: _Search) -> None:
