@@ -118,7 +118,7 @@ def _variants(objective: Objective, freedom: Freedom) -> Iterator[tuple[float, f
     weights = (1.0,) if objective == "time" else (0.0, 0.5, 1.0)
     rules = [freedom]
     if freedom.page and freedom.recompute:
-        rules += [Freedom(recompute=False), Freedom(page=False)]
+        rules += [Freedom(page=False), Freedom(recompute=False)]
     for weight in weights:
         for distance in (1.0, 0.5, 0.0):
             for rule in rules:

@@ -61,7 +61,7 @@ _MOST_NODES = 1500
 # Up to as many nodes every stage is a point of use of every tensor.
 _SMALL = 16
 # What the heuristic may take of the time limit; its first variant always ends.
-_GREEDY_SHARE = 0.25
+_GREEDY_SHARE = 0.4
 # The solver stops at a part of the gap, because a plan may lose something to its values.
 _SHARE_OF_GAP = 0.3
 # The plain step's joules or seconds in the objective of the solver.
