@@ -51,6 +51,7 @@ check: $(VENV)/.dev  ## lint, types, C format, layering
 bench: $(VENV)/.dev  ## side-by-side measurements; they assert nothing
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/allocation.py
+	$(BIN)/python benchmarks/planning.py
 
 format: $(VENV)/.dev  ## format Python and C
 	$(BIN)/ruff format .
