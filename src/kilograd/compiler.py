@@ -23,6 +23,7 @@ from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
 from kilograd.transforms.layout import arrange
+from kilograd.transforms.scatter import scatter
 from kilograd.transforms.select import parameters, select
 from kilograd.update import All, SpecLike, normalise
 
@@ -76,7 +77,7 @@ def compile(
         raise InputError(_nothing_to_train(folded))
     kind = Loss.of(loss)
     graphs = stage("differentiate", lambda: differentiate(folded, kind, choice, optimizer, ports))
-    predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(graphs.train)))
+    predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(scatter(graphs.train))))
     train = stage("order", lambda: order(train, atomic=optimizer.atomic))
     schedules = stage("allocate", lambda: allocate((predict, train)))
     program = Program(

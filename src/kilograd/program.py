@@ -27,7 +27,7 @@ from kilograd.planning.explain import describe_peak, describe_state
 from kilograd.planning.schedule import Schedule
 from kilograd.summary import summary
 from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
-from kilograd.transforms.ports import Ports
+from kilograd.transforms.ports import Ports, id_count
 
 _MANIFEST = "manifest.json"
 
@@ -245,6 +245,7 @@ class Program:
             optimizer=self.optimizer,
             state=graph.state,
             frozen={**predict.constants, **graph.constants},
+            input_ids=id_count(predict),
             has_softmax=logits_of_softmax(Builder(predict), predict, output) is not None,
         )
 

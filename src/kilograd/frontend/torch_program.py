@@ -23,7 +23,7 @@ from kilograd.frontend.places import user_frame
 
 
 def example_tensor(example_input: Any) -> torch.Tensor:
-    """The example input as a float32 tensor of batch 1."""
+    """The example input as a float32 tensor of batch 1, or int64 where it holds token ids."""
     if isinstance(example_input, tuple | list) and any(
         hasattr(item, "shape") for item in example_input
     ):
@@ -42,16 +42,18 @@ def example_tensor(example_input: Any) -> torch.Tensor:
             raise InputError(
                 f"the example input is a {type(example_input).__name__}; pass an array or a tensor"
             ) from None
-    if not tensor.dtype.is_floating_point:
+    whole = tensor.dtype in (torch.int64, torch.int32)
+    if not tensor.dtype.is_floating_point and not whole:
         raise InputError(
-            f"the example input holds {tensor.dtype}; this version takes float32 (x.float())"
+            f"the example input holds {tensor.dtype}; this version takes float32 (x.float()), or "
+            "int64 for token ids (x.long())"
         )
     if tensor.ndim < 2 or tensor.shape[0] != 1:
         raise InputError(
             f"the example input has shape {list(tensor.shape)}; pass one sample with its leading "
             "batch dimension of 1, as in x[:1]"
         )
-    return tensor.to(torch.float32).contiguous()
+    return tensor.to(torch.int64 if whole else torch.float32).contiguous()
 
 
 def export(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
