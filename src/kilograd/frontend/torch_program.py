@@ -74,7 +74,7 @@ def export(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
         except Exception as error:
             raise InputError(
                 f"the model fails on an input of shape {list(example.shape)}"
-                f"{_where(error.__traceback__)}: {first_line(error)}"
+                f"{_where(error.__traceback__)}: {first_line(error)}{_hint(example)}"
             ) from None
         try:
             return quietly(torch.export.export, model, (example,))
@@ -84,6 +84,13 @@ def export(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
                 f"{_where(error.__traceback__)}: {first_line(error)}\n"
                 "Control flow and shapes may depend on the shape of the input, not on its values."
             ) from None
+
+
+def _hint(example: torch.Tensor) -> str:
+    """What whole numbers as an example input mean."""
+    if example.dtype.is_floating_point:
+        return ""
+    return f" (the example input holds {example.dtype}, token ids; for real numbers use x.float())"
 
 
 def quietly(function: Callable[..., ExportedProgram], *arguments: Any) -> ExportedProgram:
