@@ -109,7 +109,7 @@ class TimeMajor(nn.Module):
         return y[-1] + (y.softmax(-1) - y)[0]
 
 
-def _encoder(**options: object) -> nn.Module:
+def encoder(**options: object) -> nn.Module:
     return nn.TransformerEncoderLayer(6, 2, 8, batch_first=True, **options)
 
 
@@ -276,9 +276,10 @@ ATTENTION: dict[str, Case] = {
     "multihead_masked": (MultiheadAttention(masked=True), SEQUENCE),
     "multihead_weights": (MultiheadAttention(need_weights=True), SEQUENCE),
     "multihead_weights_masked": (MultiheadAttention(False, 1.0, True, True), SEQUENCE),
-    "encoder_layer": (_encoder(), SEQUENCE),
-    "encoder_layer_norm_first": (_encoder(activation="gelu", norm_first=True), SEQUENCE),
-    "encoder": (Ids(nn.TransformerEncoder(_encoder(), 2, enable_nested_tensor=False)), TOKENS),
+    "encoder_norm_first": (
+        Ids(nn.TransformerEncoder(encoder(activation="gelu", norm_first=True), 1)), TOKENS,
+    ),
+    "encoder": (Ids(nn.TransformerEncoder(encoder(), 2, enable_nested_tensor=False)), TOKENS),
     "sdpa": (_attended(), HEADS),
     "sdpa_scaled": (_attended(scale=0.3), HEADS),
     "sdpa_causal": (_attended(is_causal=True), HEADS),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kilograd.frontend import load
 from kilograd.ir import DType
-from tests.frontend.cases import CASES, IMAGE, SEQUENCE, VECTOR, Case, MultiheadAttention
+from tests.frontend.cases import CASES, IMAGE, SEQUENCE, VECTOR, Case, MultiheadAttention, encoder
 from tests.frontend.networks import Apply, assert_same, draw, sample, shaken, torch_function
 
 
@@ -36,6 +36,7 @@ ATEN: dict[str, Case] = {
     "unbind": (Apply(lambda x: x.unbind(1)[2]), SEQUENCE),
     "unflatten": (Apply(lambda x: x.unflatten(1, (3, -1))), VECTOR),
     "narrow": (Apply(lambda x: x.narrow(1, 2, 2)), SEQUENCE),
+    "encoder_layer": (encoder(), SEQUENCE),  # PyTorch cannot export it alone to ONNX.
     "divisor": (nn.AvgPool2d(2, divisor_override=3), IMAGE),
     "adaptive_uneven": (nn.AdaptiveAvgPool2d((3, 4)), IMAGE),
     "adaptive_max": (nn.AdaptiveMaxPool2d((3, 4)), IMAGE),

@@ -177,7 +177,7 @@ class _Walk:
                     self.env[node] = self._input(node)
                 continue
             target = str(spec.target)
-            array = tensors[target].detach().cpu().numpy()
+            array = tensors[target].detach().cpu().numpy().copy()  # The model may be trained on.
             if node.users and array.dtype.kind == "f" and not np.isfinite(array).all():
                 count = int(array.size - np.isfinite(array).sum())
                 broken.append(f"{target} ({count} of {array.size})")

@@ -53,7 +53,9 @@ def example_tensor(example_input: Any) -> torch.Tensor:
             f"the example input has shape {list(tensor.shape)}; pass one sample with its leading "
             "batch dimension of 1, as in x[:1]"
         )
-    return tensor.to(torch.int64 if whole else torch.float32).contiguous()
+    if whole:
+        return torch.zeros_like(tensor, dtype=torch.int64)  # Ids that every table has.
+    return tensor.to(torch.float32).contiguous()
 
 
 def export(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:

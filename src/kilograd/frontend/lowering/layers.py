@@ -220,6 +220,8 @@ def attention(
     swapped = transpose(low, key, -2, -1)
     scores = binary(low, "mul", matmul(low, query, swapped), factor)
     if mask is not None:
+        if np.isneginf(mask).all(axis=-1).any():
+            raise UnsupportedError("its mask hides everything from some position")
         scores = binary(low, "add", scores, Weight(mask))
     return matmul(low, softmax(low, scores, -1), value)
 
