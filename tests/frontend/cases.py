@@ -277,7 +277,8 @@ ATTENTION: dict[str, Case] = {
     "multihead_weights": (MultiheadAttention(need_weights=True), SEQUENCE),
     "multihead_weights_masked": (MultiheadAttention(False, 1.0, True, True), SEQUENCE),
     "encoder_norm_first": (
-        Ids(nn.TransformerEncoder(encoder(activation="gelu", norm_first=True), 1)), TOKENS,
+        Ids(nn.TransformerEncoder(encoder(activation="gelu", norm_first=True), 1)),
+        TOKENS,
     ),
     "encoder": (Ids(nn.TransformerEncoder(encoder(), 2, enable_nested_tensor=False)), TOKENS),
     "sdpa": (_attended(), HEADS),

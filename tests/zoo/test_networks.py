@@ -105,7 +105,7 @@ def test_unknown_names_and_options_say_what_there_is() -> None:
         zoo.create("resnet9")
     with pytest.raises(InputError, match=r"zoo.create\('mlp'\).*depth"):
         zoo.create("mlp", depth=3)
-    with pytest.raises(InputError, match="attention='flash'.*encoder"):
+    with pytest.raises(InputError, match=r"attention='flash'.*encoder"):
         zoo.create("bert", attention="flash")
     with pytest.raises(InputError, match="activation is 'relu' or 'tanh'"):
         zoo.create("lenet", activation="gelu")

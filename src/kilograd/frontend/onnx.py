@@ -139,8 +139,8 @@ class _Walk:
         if tensor.elem_type not in _ELEMENTS:
             kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
             raise UnsupportedError(
-                f"{self.path}: the input holds {kind}; only FLOAT is supported, and INT64 and INT32 "
-                "for token ids"
+                f"{self.path}: the input holds {kind}; only FLOAT is supported, and INT64 and "
+                "INT32 for token ids"
             )
         shape = self._input_shape(tensor, example_input)
         name = inputs[0].name

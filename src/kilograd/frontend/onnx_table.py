@@ -366,8 +366,8 @@ def _gather(low: Lowering, a: Arguments) -> Source:
             return lo.embedding(low, a.x, ids)
         if isinstance(ids, Value):
             raise UnsupportedError(
-                f"it looks up axis {axis} of a constant {list(a.x.shape)}; only the rows of a matrix "
-                "(an embedding) are supported"
+                f"it looks up axis {axis} of a constant {list(a.x.shape)}; only the rows of a "
+                "matrix (an embedding) are supported"
             )
         return Weight(np.take(a.x.array, ids.array, axis))
     index = a.constant(1, "indices")
@@ -516,7 +516,8 @@ TABLE: dict[str, Row] = {
 }
 
 LAYOUT = {
-    "Flatten", "Gather", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze",
+    "Flatten", "Gather", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Transpose",
+    "Unsqueeze",
 }  # fmt: skip
 """Rows that keep track of a parameter, so that it stays one under another shape."""
 
@@ -527,9 +528,9 @@ POINTWISE = {
 """Rows of one tensor that work on any shape."""
 
 MOVABLE = {
-    "Add", "Cast", "Div", "Dropout", "Flatten", "Gather", "Gemm", "Identity", "LogSoftmax", "MatMul",
-    "Mul", "Reshape", "Shape", "Size", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose",
-    "Unsqueeze", "Where",
+    "Add", "Cast", "Div", "Dropout", "Flatten", "Gather", "Gemm", "Identity", "LogSoftmax",
+    "MatMul", "Mul", "Reshape", "Shape", "Size", "Slice", "Softmax", "Split", "Squeeze", "Sub",
+    "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 """Rows that know tensors whose batch is not in front."""
 

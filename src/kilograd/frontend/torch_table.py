@@ -438,27 +438,27 @@ TABLE: dict[str, Row] = {
 
 LAYOUT = {
     "aten._unsafe_view", "aten.alias", "aten.clone", "aten.contiguous", "aten.detach",
-    "aten.embedding", "aten.flatten", "aten.permute", "aten.reshape", "aten.squeeze", "aten.t", "aten.transpose",
-    "aten.unflatten", "aten.unsqueeze", "aten.view",
+    "aten.embedding", "aten.flatten", "aten.permute", "aten.reshape", "aten.squeeze", "aten.t",
+    "aten.transpose", "aten.unflatten", "aten.unsqueeze", "aten.view",
 }  # fmt: skip
 """Rows that keep track of a parameter, so that it stays one under another shape."""
 
 POINTWISE = {
-    "aten.abs", "aten.clamp", "aten.clamp_max", "aten.clamp_min", "aten.elu", "aten.erf", "aten.exp",
-    "aten.gelu", "aten.hardsigmoid", "aten.hardswish", "aten.hardtanh", "aten.leaky_relu",
-    "aten.log", "aten.neg", "aten.pow", "aten.reciprocal", "aten.relu", "aten.relu6", "aten.rsqrt",
-    "aten.sigmoid", "aten.silu", "aten.sqrt", "aten.tanh",
+    "aten.abs", "aten.clamp", "aten.clamp_max", "aten.clamp_min", "aten.elu", "aten.erf",
+    "aten.exp", "aten.gelu", "aten.hardsigmoid", "aten.hardswish", "aten.hardtanh",
+    "aten.leaky_relu", "aten.log", "aten.neg", "aten.pow", "aten.reciprocal", "aten.relu",
+    "aten.relu6", "aten.rsqrt", "aten.sigmoid", "aten.silu", "aten.sqrt", "aten.tanh",
 }  # fmt: skip
 """Rows of one tensor that work on any shape."""
 
 MOVABLE = {
     "aten._softmax", "aten._to_copy", "aten._unsafe_view", "aten.add", "aten.addmm", "aten.alias",
-    "aten.baddbmm", "aten.bmm", "aten.clone", "aten.contiguous", "aten.detach", "aten.div",
-    "aten.dropout", "aten.flatten", "aten.linear", "aten.log_softmax", "aten.masked_fill",
-    "aten.matmul", "aten.mm", "aten.mul", "aten.narrow", "aten.permute", "aten.reshape", "aten.rsub",
-    "aten.select", "aten.slice", "aten.softmax", "aten.split", "aten.split_with_sizes",
-    "aten.chunk", "aten.squeeze", "aten.sub", "aten.t", "aten.to", "aten.transpose", "aten.unbind",
-    "aten.unflatten", "aten.unsqueeze", "aten.view",
+    "aten.baddbmm", "aten.bmm", "aten.chunk", "aten.clone", "aten.contiguous", "aten.detach",
+    "aten.div", "aten.dropout", "aten.flatten", "aten.linear", "aten.log_softmax",
+    "aten.masked_fill", "aten.matmul", "aten.mm", "aten.mul", "aten.narrow", "aten.permute",
+    "aten.reshape", "aten.rsub", "aten.select", "aten.slice", "aten.softmax", "aten.split",
+    "aten.split_with_sizes", "aten.squeeze", "aten.sub", "aten.t", "aten.to", "aten.transpose",
+    "aten.unbind", "aten.unflatten", "aten.unsqueeze", "aten.view",
 }  # fmt: skip
 """Rows that know tensors whose batch is not in front."""
 

@@ -1,5 +1,5 @@
-"""Lookups in a trained table: y[..., d] = table[ids[...], d], its gradient, and a step of SGD on the
-rows that were read.
+"""Lookups in a trained table, y[..., d] = table[ids[...], d], their gradient, and a step of SGD on
+the rows that were read.
 
 The gradient of a table has as many elements as the table, nearly all of them zero. `EmbeddingStep`
 does without it: it subtracts the rows of d_y from the rows of the table one after the other.

@@ -63,7 +63,12 @@ class _Folder:
             inputs = tuple(self.read.get(value, value) for value in node.inputs)
             node = replace(node, inputs=inputs)
             assert not node.op.check
-            if not (self.evaluated(node) or self.identical(node) or self.absorbed(node) or self.biased(node)):
+            if not (
+                self.evaluated(node)
+                or self.identical(node)
+                or self.absorbed(node)
+                or self.biased(node)
+            ):
                 self.nodes[node.outputs[0]] = node
         outputs = tuple(self.read.get(value, value) for value in self.graph.outputs)
         updates = {s: self.read.get(v, v) for s, v in self.graph.updates.items()}

@@ -58,7 +58,7 @@ class ResNet8(ZooModel):
 
 
 class _NormedBlock(nn.Module):
-    """A basic block as in He et al.: no biases, and a batch norm behind the skip convolution, too."""
+    """A basic block as in He et al.: no biases, and a batch norm on the skip, too."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()

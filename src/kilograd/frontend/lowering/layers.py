@@ -167,7 +167,7 @@ def matmul(low: Lowering, x: Source, y: Source) -> Activation:
 
 
 def _matmul_moved(low: Lowering, x: Activation, y: Activation) -> Moved:
-    """A product of matrices side by side along the axis that holds the batch, as in [B * H, T, D]."""
+    """Products of matrices side by side along the axis that holds the batch: [B * H, T, D]."""
     a, b = (m if isinstance(m, Moved) else None for m in (x, y))
     if a is None or b is None:
         moved = a or b

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kilograd.errors import UnsupportedError
 from kilograd.frontend.lowering import moved
-from kilograd.frontend.lowering.context import Lowering, Operand, Weight, axis_of
+from kilograd.frontend.lowering.context import Lowering, Weight, axis_of
 from kilograd.frontend.lowering.moved import Activation, Moved, Source
 from kilograd.ir import Value
 from kilograd.ops.reduce import Spread
@@ -114,11 +114,14 @@ def expand(low: Lowering, x: Value, shape: Sequence[int]) -> Value:
     return x
 
 
-def concat(low: Lowering, xs: Sequence[Operand], axis: int) -> Value:
+def concat(low: Lowering, xs: Sequence[Source], axis: int) -> Value:
     """Operands side by side along `axis`; empty ones are skipped."""
     xs = [x for x in xs if math.prod(shape_of(x))]
+    for x in xs:
+        if isinstance(x, Moved):
+            raise moved.Misplaced(x)
     axis = axis_of(axis, len(shape_of(xs[0])))
-    values = [low.value(x) for x in xs]
+    values = [low.value(x) for x in xs if not isinstance(x, Moved)]
     return values[0] if len(values) == 1 else low.builder.add(Concat(axis), *values)
 
 
