@@ -16,7 +16,7 @@ from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
 from kilograd.devices import Device
 from kilograd.errors import InputError
-from kilograd.ir import Graph, verify
+from kilograd.ir import DType, Graph, verify
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.allocate import allocate
 from kilograd.planning.order import order
@@ -32,6 +32,7 @@ from kilograd.transforms.layout import arrange
 from kilograd.transforms.masks import pack_masks
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.quantize import Report, compare, integer_input, labelled, quantize
+from kilograd.transforms.scatter import scatter
 from kilograd.transforms.select import parameters, select
 from kilograd.transforms.shifts import calibrate_shifts
 from kilograd.update import All, SpecLike, normalise
@@ -117,7 +118,7 @@ def compile(
     if gradients == "int8":
         train = stage("integers", lambda: _integers(graphs.train, ports, calibration, optimizer))
         notes = (*notes, *float_gradients(train))
-    predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(train)))
+    predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(scatter(train))))
     train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
     predict, train = stage("stream", lambda: plan_streams((predict, train)))
     schedules = stage("allocate", lambda: allocate((predict, train)))
@@ -156,7 +157,8 @@ def _quantized(
 def _integers(train: Graph, ports: Ports, calibration: Any, optimizer: SGD) -> Graph:
     """The training graph with integer gradients, their shifts found on the calibration data."""
     inputs, _ = labelled(calibration)
-    samples = ports.inputs[0].to_program(inputs.astype(np.float32))
+    ids = train.inputs[0].type.dtype is DType.I32
+    samples = ports.inputs[0].to_program(inputs.astype(np.int32 if ids else np.float32))
     if samples.ndim < len(ports.inputs[0].shape):
         samples = samples[np.newaxis]
     return calibrate_shifts(integer_gradients(train, optimizer.seed), samples)

@@ -31,7 +31,7 @@ from kilograd.planning.schedule import Schedule
 from kilograd.saving import MANIFEST, save_project
 from kilograd.summary import summary
 from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
-from kilograd.transforms.ports import Ports
+from kilograd.transforms.ports import Ports, id_count
 from kilograd.transforms.quantize import Report
 from kilograd.update import All, Spec
 
@@ -313,6 +313,7 @@ class Program:
             optimizer=self.optimizer,
             state=graph.state,
             frozen={**predict.constants, **graph.constants},
+            input_ids=id_count(predict),
             has_softmax=logits_of_softmax(Builder(predict), predict, output) is not None,
         )
 

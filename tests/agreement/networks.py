@@ -26,8 +26,8 @@ class Network:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        resolution = self.options.get("resolution")
-        return f"{self.name}-{resolution}" if resolution else self.name
+        marks = [self.options[key] for key in ("resolution", "attention") if key in self.options]
+        return "-".join([self.name, *map(str, marks)])
 
     def build(self) -> tuple[Any, Any]:
         from kilograd import zoo
@@ -37,6 +37,15 @@ class Network:
             options["weights"] = data_folder() / options["weights"]
         return zoo.create(self.name, **options)
 
+
+NARROW = [
+    Network("vgg16", options={"width": 4}),
+    Network("resnet18", options={"width": 4}),
+    Network(
+        "bert", options={"width": 16, "heads": 4, "vocabulary": 50, "sequence": 9, "hidden": 24}
+    ),
+]
+"""Networks that are too large for the tests as they are; `make bench` runs them in full."""
 
 NETWORKS = [
     Network("mlp"),
@@ -53,6 +62,7 @@ NETWORKS = [
         "mcunet_5fps",
         options={"resolution": 64, "weights": "models/mcunet-5fps.safetensors", "num_classes": 10},
     ),
+    *NARROW,
 ]
 
 BIG_M7 = Device(

@@ -17,10 +17,17 @@ CANDIDATES = 8
 """Samples among which `smooth_sample` chooses."""
 
 
+def draw_input(model: Any, example: Any, rng: np.random.Generator) -> np.ndarray:
+    """An input like the example: real numbers, or ids of the model's vocabulary."""
+    if example.dtype == torch.int64:
+        return rng.integers(0, model.vocabulary, tuple(example.shape))
+    return rng.standard_normal(example.shape).astype(np.float32)
+
+
 def draw_sample(loss: str, model: Any, example: Any, index: int) -> Sample:
     """The `index`-th sample in the user's layout, and what `Session.train_step` takes as target."""
     rng = np.random.default_rng(index)
-    x = rng.standard_normal(example.shape).astype(np.float32)
+    x = draw_input(model, example, rng)
     if loss == "autoencoder":
         return x, None
     if loss == "cross_entropy":

@@ -253,3 +253,17 @@ def test_bad_arguments(options: dict[str, Any], message: str):
 def test_bad_optimiser(options: dict[str, Any]):
     with pytest.raises(kg.InputError, match=next(iter(options))):
         kg.SGD(**options)
+
+
+@pytest.mark.parametrize("gradients", ["float32", "int8"])
+def test_token_ids_stay_what_they_are(gradients: str):
+    """The table is float32, the layers behind it are int8."""
+    model = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 8), nn.ReLU(), nn.Flatten())
+    model.append(nn.Linear(40, 3))
+    ids = np.random.default_rng(0).integers(0, 11, (16, 5))
+    compiled = kg.compile(
+        model, torch.zeros(1, 5, dtype=torch.int64), device="stm32f746", precision="int8",
+        calibration=(ids, ids[:, 0] % 3), gradients=gradients, name="tokens",
+    )  # fmt: skip
+    assert compiled.quantized is not None and "embedding" in str(compiled.quantized)
+    same_bits([compiled], [compiled.on_emulator()], [(row[None], row[0] % 3) for row in ids])

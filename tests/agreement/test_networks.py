@@ -19,7 +19,7 @@ from kilograd.transforms.fold import fold
 from kilograd.transforms.layout import arrange
 from kilograd.transforms.select import parameters
 from kilograd.update import SpecLike
-from tests.agreement.networks import BIG_M7, NETWORKS, Network, data_folder, random_spec
+from tests.agreement.networks import BIG_M7, NARROW, NETWORKS, Network, data_folder, random_spec
 from tests.agreement.samples import draw_sample, folded_gradient, smooth_sample, torch_loss
 
 SPECS = ["full", "sparse-1", "sparse-2", "sparse-3"]
@@ -59,7 +59,7 @@ def cases() -> list[Any]:
         ])
         for networks, marks in ((NETWORKS, []), (FULL_SIZE, [pytest.mark.slow]))
         for network in networks
-        for spec in SPECS
+        for spec in (SPECS[:3] if network in NARROW else SPECS)
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import torch
 import kilograd as kg
 from kilograd.ir import Graph, evaluate
 from tests.agreement.networks import NETWORKS, Network, data_folder
+from tests.agreement.samples import draw_input
 
 
 def export(model: Any, example: torch.Tensor, path) -> Any:
@@ -65,7 +66,7 @@ def test_same_program(network: Network, tmp_path):
         assert found == wanted, f"only from ONNX, only from PyTorch: {different}"
     assert theirs.arena_bytes == ours.arena_bytes
     assert theirs.sources.state_bytes == ours.sources.state_bytes
-    x = np.random.default_rng(0).standard_normal(example.shape).astype(np.float32)
+    x = draw_input(model, example, np.random.default_rng(0))
     outputs = []
     for program in (ours, theirs):
         port, graph = program.ports.inputs[0], program.predict.graph

@@ -183,6 +183,7 @@ def test_cost_is_counted(case: Case):
     op = case.example.op
     cost = op.cost(*case.types)
     written = sum(type_.bytes for type_ in op.infer(*case.types))
-    assert op.alias or op.check or cost.bytes_written >= written
+    # What overwrites its input may leave most of it alone.
+    assert op.alias or op.check or op.mutates or cost.bytes_written >= written
     assert min(cost.macs, cost.bytes_read, cost.scratch_bytes) >= 0
     assert TensorType(()).bytes == 4

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.frontend.networks import Apply
+from tests.frontend.networks import Apply, Ids
 
 Case = tuple[nn.Module, tuple[int, ...]]
 
@@ -48,6 +48,73 @@ class MatrixParameter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight
+
+
+class Positions(Ids):
+    """Token and position embeddings added; the table of positions may be longer than needed."""
+
+    def __init__(self, length: int, leading: bool = False) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(length, 6)
+        self.leading = leading
+
+    def forward(self, x: Tensor) -> Tensor:
+        index = torch.arange(x.shape[1])
+        return self.table(x) + self.positions(index[None] if self.leading else index)
+
+
+class MultiheadAttention(nn.Module):
+    """`nn.MultiheadAttention` on the input, and on multiples of it as keys and values."""
+
+    def __init__(self, batch_first: bool = True, factor: float = 1.0, masked: bool = False,
+                 need_weights: bool = False) -> None:  # fmt: skip
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=batch_first)
+        self.batch_first, self.factor, self.need_weights = batch_first, factor, need_weights
+        self.mask = torch.ones(5, 5, dtype=torch.bool).triu(1) if masked else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.batch_first else x.transpose(0, 1)
+        other = y if self.factor == 1.0 else y * self.factor
+        options = {"attn_mask": self.mask, "need_weights": self.need_weights}
+        y = torch.relu(self.attention(y, other, other, **options)[0])
+        return y if self.batch_first else y.transpose(0, 1)
+
+
+class Causal(nn.Module):
+    """Attention of one head with the future masked as nanoGPT writes it."""
+
+    def __init__(self, number: float = float("-inf")) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(6, 18)
+        self.number = number
+        self.register_buffer("mask", torch.ones(1, 5, 5).tril() == 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        scores = (q @ k.transpose(1, 2)).masked_fill(self.mask, self.number)
+        return scores.softmax(-1) @ v
+
+
+class TimeMajor(nn.Module):
+    """Layers on [time, batch, features], and the last time step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.permute(1, 0, 2)
+        y = y + self.second(F.gelu(self.first(y))) * 0.5
+        return y[-1] + (y.softmax(-1) - y)[0]
+
+
+def encoder(**options: object) -> nn.Module:
+    return nn.TransformerEncoderLayer(6, 2, 8, batch_first=True, **options)
+
+
+def _attended(**options: object) -> nn.Module:
+    return Apply(lambda x: F.scaled_dot_product_attention(x, x * 2, x + 1, **options))
 
 
 def _gated(x: Tensor) -> Tensor:
@@ -192,4 +259,36 @@ SHAPES: dict[str, Case] = {
     "contiguous": (Apply(lambda x: x.permute(0, 2, 1).contiguous().clone() + 1), SEQUENCE),
 }
 
-CASES = {**LAYERS, **ACTIVATIONS, **ARITHMETIC, **SHAPES}
+TOKENS = (1, 5)
+HEADS = (1, 2, 5, 6)
+
+ATTENTION: dict[str, Case] = {
+    "embedding": (Ids(), TOKENS),
+    "embedding_of_pictures": (Ids(), (1, 2, 3)),
+    "embedding_layers": (Ids(nn.Sequential(nn.Linear(6, 4), nn.GELU())), TOKENS),
+    "embedding_first": (Apply(lambda x: x[:, 0]), SEQUENCE),
+    "positions": (Positions(5), TOKENS),
+    "positions_leading": (Positions(5, leading=True), TOKENS),
+    "positions_of_a_longer_table": (Positions(9), TOKENS),
+    "positions_of_a_longer_table_leading": (Positions(9, leading=True), TOKENS),
+    "multihead": (MultiheadAttention(), SEQUENCE),
+    "multihead_time_major": (MultiheadAttention(batch_first=False), SEQUENCE),
+    "multihead_masked": (MultiheadAttention(masked=True), SEQUENCE),
+    "multihead_weights": (MultiheadAttention(need_weights=True), SEQUENCE),
+    "multihead_weights_masked": (MultiheadAttention(False, 1.0, True, True), SEQUENCE),
+    "encoder_norm_first": (
+        Ids(nn.TransformerEncoder(encoder(activation="gelu", norm_first=True), 1)),
+        TOKENS,
+    ),
+    "encoder": (Ids(nn.TransformerEncoder(encoder(), 2, enable_nested_tensor=False)), TOKENS),
+    "sdpa": (_attended(), HEADS),
+    "sdpa_scaled": (_attended(scale=0.3), HEADS),
+    "sdpa_causal": (_attended(is_causal=True), HEADS),
+    "sdpa_kept": (_attended(attn_mask=torch.ones(5, 5).tril() > 0), HEADS),
+    "sdpa_biased": (_attended(attn_mask=torch.linspace(-1, 1, 25).reshape(5, 5)), HEADS),
+    "masked_fill": (Causal(), SEQUENCE),
+    "masked_fill_number": (Causal(-3.0), SEQUENCE),
+    "time_major": (TimeMajor(), SEQUENCE),
+}
+
+CASES = {**ATTENTION, **LAYERS, **ACTIVATIONS, **ARITHMETIC, **SHAPES}

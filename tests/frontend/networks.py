@@ -40,6 +40,31 @@ def shaken(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
+class Ids(nn.Module):
+    """A module of token ids: a table of 11 rows of 6 numbers, then `layer`."""
+
+    ids = 11
+
+    def __init__(self, layer: nn.Module | None = None, **options: Any) -> None:
+        super().__init__()
+        self.table = nn.Embedding(self.ids, 6, **options)
+        self.layer = nn.Identity() if layer is None else layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(self.table(x))
+        return y
+
+
+def sample(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """An input: token ids for a module that says how many there are, else real numbers."""
+    ids = getattr(module, "ids", 0)
+    return draw_ids(*shape, below=ids) if ids else draw(*shape)
+
+
+def draw_ids(*shape: int, below: int, seed: int = 1) -> Tensor:
+    return torch.randint(below, shape, generator=torch.Generator().manual_seed(seed))
+
+
 def draw(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -52,7 +77,9 @@ def run(imported: Imported, x: np.ndarray) -> np.ndarray:
 
 def assert_same(imported: Imported, expected: Callable[[np.ndarray], Any], x: Tensor) -> None:
     """The graph gives what the framework gives, for one sample and for a batch of three."""
-    batch = draw(3, *x.shape[1:], seed=2)
+    shape = (3, *x.shape[1:])
+    whole = x.dtype == torch.int64
+    batch = draw_ids(*shape, below=int(x.max()) + 1) if whole else draw(*shape, seed=2)
     for data in (x, batch):
         wanted = np.asarray(expected(data.numpy()))
         found = run(imported, data.numpy())

@@ -56,7 +56,7 @@ def test_all_unsupported_operators_at_once(tmp_path: Path) -> None:
         ([N("Pad", ["x", "p"], ["y"], mode="edge")], (1, 2, 4, 4),
          {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)}, "'edge'"),
         ([N("Cast", ["x"], ["y"], to=TensorProto.INT64)], (1, 4), {}, "INT64"),
-        ([N("Gather", ["w", "x"], ["y"])], (1, 4), {"w": weight(5, 4)}, "embedding"),
+        ([N("Gather", ["w", "x"], ["y"])], (1, 4), {"w": weight(5, 4)}, "ids are f32[1,4]"),
         ([N("Gather", ["x", "i"], ["y"], axis=1)], (1, 4), {"i": ints(2, 0)}, "several elements"),
         ([N("Slice", ["x", "s", "e", "a", "t"], ["y"])], (1, 4),
          {"s": ints(3), "e": ints(0), "a": ints(1), "t": ints(-1)}, "step of -1"),

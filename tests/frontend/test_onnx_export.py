@@ -17,7 +17,7 @@ from kilograd import zoo
 from kilograd.frontend import load
 from kilograd.ir import to_user
 from tests.frontend.cases import CASES
-from tests.frontend.networks import assert_same, draw, shaken, torch_function
+from tests.frontend.networks import assert_same, draw, sample, shaken, torch_function
 
 OLD_FORMS = {
     "batch_norm2d", "chunk", "clamp", "conv1d_same", "dropout", "flatten_part", "gelu",
@@ -38,13 +38,13 @@ def export(model: nn.Module, x: torch.Tensor, path: Path, **options: Any) -> Pat
 def test_operator(name: str, tmp_path: Path) -> None:
     module, shape = CASES[name]
     shaken(module)
-    x = draw(*shape)
+    x = sample(module, shape)
     for opset in (13, 18) if name in OLD_FORMS else (18,):
         path = export(module, x, tmp_path / f"v{opset}.onnx", opset_version=opset)
         assert_same(load(path, x), torch_function(module), x)
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "dscnn", "mcunet_5fps", "resnet8", "unet"])
+@pytest.mark.parametrize("name", ["autoencoder", "bert", "dscnn", "mcunet_5fps", "resnet8", "unet"])
 def test_zoo(name: str, tmp_path: Path) -> None:
     model, x = zoo.create(name)
     imported = load(export(model, x, tmp_path / f"{name}.onnx", opset_version=17))
@@ -52,7 +52,7 @@ def test_zoo(name: str, tmp_path: Path) -> None:
     assert_same(imported, torch_function(model), x)
 
 
-@pytest.mark.parametrize("name", ["lenet", "se_net"])
+@pytest.mark.parametrize("name", ["bert", "lenet", "se_net"])
 def test_dynamo_exporter(name: str, tmp_path: Path) -> None:
     model, x = zoo.create(name)
     imported = load(export(model, x, tmp_path / "net.onnx", dynamo=True))

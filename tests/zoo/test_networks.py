@@ -9,11 +9,13 @@ from torch import nn
 
 from kilograd import zoo
 from kilograd.errors import InputError
+from kilograd.zoo.registry import draw_input
 
 # name: input, output, parameters, MACs. Published: LeNet-5 61,706 parameters; the four of MLPerf
 # Tiny from the layers of their Keras code (batch norm counted with its two trained vectors).
 SHAPES = {
     "autoencoder": ((1, 640), (1, 640), 267_928, 264_192),
+    "bert": ((1, 32), (1, 2), 548_738, 12_599_552),
     "dscnn": ((1, 1, 49, 10), (1, 12), 23_756, 2_656_768),
     "face_detector": ((1, 1, 25, 25), (1, 2), 6_210, 186_584),
     "lenet": ((1, 1, 28, 28), (1, 10), 61_706, 416_520),
@@ -22,10 +24,12 @@ SHAPES = {
     "mlp": ((1, 64), (1, 10), 2_778, 2_720),
     "mobilenetv1_025": ((1, 3, 96, 96), (1, 2), 216_322, 7_489_664),
     "proxyless_w03": ((1, 3, 128, 128), (1, 1000), 423_232, 18_715_904),
+    "resnet18": ((1, 3, 32, 32), (1, 10), 11_173_962, 555_422_720),
     "resnet8": ((1, 3, 32, 32), (1, 10), 78_186, 12_501_632),
     "se_net": ((1, 3, 32, 32), (1, 10), 5_812, 319_552),
     "tcn": ((1, 6, 100), (1, 4), 9_764, 944_128),
     "unet": ((1, 3, 32, 32), (1, 2, 32, 32), 14_794, 4_366_336),
+    "vgg16": ((1, 3, 32, 32), (1, 10), 14_986_698, 313_463_808),
 }
 
 
@@ -62,7 +66,8 @@ def test_the_seed_decides_everything_and_the_global_state_nothing(name: str) -> 
 @pytest.mark.parametrize("name", sorted(SHAPES))
 def test_gradients_reach_every_parameter(name: str) -> None:
     model, _ = zoo.create(name)
-    inputs = torch.randn(4, *model.input_shape, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    inputs = draw_input(model, 4)
     model(inputs).square().sum().backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -100,6 +105,8 @@ def test_unknown_names_and_options_say_what_there_is() -> None:
         zoo.create("resnet9")
     with pytest.raises(InputError, match=r"zoo.create\('mlp'\).*depth"):
         zoo.create("mlp", depth=3)
+    with pytest.raises(InputError, match=r"attention='flash'.*encoder"):
+        zoo.create("bert", attention="flash")
     with pytest.raises(InputError, match="activation is 'relu' or 'tanh'"):
         zoo.create("lenet", activation="gelu")
 

@@ -16,7 +16,8 @@ class Interface:
 
     `input` and `output` translate between the user's layout and the program's; `target_type` is
     None for an autoencoder. `state` lists the tensors of the state structure in order, `frozen` the
-    constants.
+    constants. `input_ids` is the number of ids that the input may hold, None for an input of real
+    numbers.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Interface:
     state: Mapping[Value, Tensor]
     frozen: Mapping[Value, Tensor]
     has_softmax: bool
+    input_ids: int | None = None
 
     @property
     def state_bytes(self) -> int:

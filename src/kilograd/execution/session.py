@@ -24,7 +24,7 @@ from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSq
 from kilograd.ops.q_convert import Quantize
 from kilograd.options import Loss, finite_float32
 
-OK, NONFINITE, PARTIAL, LABEL, CHECKPOINT = range(5)
+OK, NONFINITE, PARTIAL, LABEL, CHECKPOINT, INPUT = range(6)
 
 Array = np.ndarray
 
@@ -129,7 +129,7 @@ class Session:
 
         `y` is a class index, or an array of the output's shape; leave it out for an autoencoder.
         Raises NonFiniteError, with the weights of before the step, when NaN or infinity arises, and
-        InputError for a label out of range.
+        InputError for a label or a token id out of range.
         """
         samples = self._samples(x)
         if len(samples) != 1:
@@ -358,6 +358,8 @@ class Session:
                 f"the model takes samples of shape {list(single)}, with or without a leading batch "
                 f"dimension; got an array of shape {list(array.shape)}"
             )
+        if self._interface.input_ids is not None:
+            _check_ids(array, self._interface.input_ids)
         array = self._stored(array)
         return [np.ascontiguousarray(port.to_program(sample[None])).tobytes() for sample in array]
 
@@ -436,6 +438,8 @@ class Session:
             )
         if status == LABEL:
             raise InputError("a label is out of range; nothing was changed")
+        if status == INPUT:
+            raise InputError("a token id is out of range; nothing was changed")
         raise CompilerBug(f"the program answered with status {status}")
 
 
@@ -448,6 +452,17 @@ def _numbers(x: Any, name: str) -> Array:
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} holds {array.dtype}; real numbers are needed")
     return array
+
+
+def _check_ids(array: Array, count: int) -> None:
+    """Refuse what is no id of a table with `count` rows."""
+    if not np.array_equal(array, np.round(array)):
+        raise InputError("x holds numbers with a fraction; token ids are whole numbers")
+    wrong = array[(array < 0) | (array >= count)].reshape(-1)
+    if wrong.size:
+        raise InputError(
+            f"token id {int(wrong[0])} is out of range: the network has ids 0 to {count - 1}"
+        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,36 @@ from onnx.reference import ReferenceEvaluator
 
 from kilograd.errors import InputError, UnsupportedError, UserError
 from kilograd.frontend.imported import Imported
-from kilograd.frontend.lowering import Lowering, Operand, Problem, Problems, Weight, identifier
+from kilograd.frontend.lowering import (
+    Lowering,
+    Misplaced,
+    Moved,
+    Problem,
+    Problems,
+    Source,
+    Weight,
+    identifier,
+)
 from kilograd.frontend.onnx_patterns import fuse
-from kilograd.frontend.onnx_table import LAYOUT, TABLE, Arguments
+from kilograd.frontend.onnx_table import (
+    INTEGERS,
+    LAYOUT,
+    MOVABLE,
+    POINTWISE,
+    TABLE,
+    Arguments,
+)
 from kilograd.frontend.places import source_line
-from kilograd.ir import Location, TensorType, Value, eliminate_dead, verify
+from kilograd.ir import DType, Location, TensorType, Value, eliminate_dead, verify
 
 OLDEST_OPSET = 13
+
+_ELEMENTS = {
+    onnx.TensorProto.FLOAT: DType.F32,
+    onnx.TensorProto.INT64: DType.I32,
+    onnx.TensorProto.INT32: DType.I32,
+}
+"""Element types of the input as those of the program."""
 
 
 def load(path: Path, example_input: Any) -> Imported:
@@ -75,7 +99,7 @@ class _Walk:
         self.low = Lowering()
         self.problems = Problems()
         self.opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-        self.env: dict[str, Operand | None] = {}
+        self.env: dict[str, Source | None] = {}
         """The operand of each tensor; None where a problem keeps it from being computed."""
 
     def run(self, example_input: Any) -> Imported:
@@ -89,8 +113,10 @@ class _Walk:
         self._bind_input(example_input)
         self._bind_weights()
         self._visit_all(fuse(graph))
-        self.problems.check()
         result = self.env.get(graph.output[0].name)
+        if isinstance(result, Moved):
+            self._misplaced(result)
+        self.problems.check()
         if not isinstance(result, Value):
             raise InputError(f"{self.path}: the output does not depend on the input")
         built = verify(eliminate_dead(self.low.builder.finish([result])))
@@ -110,12 +136,16 @@ class _Walk:
                 "networks with one input tensor and one output tensor"
             )
         tensor = inputs[0].type.tensor_type
-        if tensor.elem_type != onnx.TensorProto.FLOAT:
+        if tensor.elem_type not in _ELEMENTS:
             kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-            raise UnsupportedError(f"{self.path}: the input holds {kind}; only FLOAT is supported")
+            raise UnsupportedError(
+                f"{self.path}: the input holds {kind}; only FLOAT is supported, and INT64 and "
+                "INT32 for token ids"
+            )
         shape = self._input_shape(tensor, example_input)
         name = inputs[0].name
-        self.env[name] = self.low.builder.input(identifier(name), TensorType(shape))
+        type_ = TensorType(shape, _ELEMENTS[tensor.elem_type])
+        self.env[name] = self.low.builder.input(identifier(name), type_)
 
     def _input_shape(self, tensor: Any, example_input: Any) -> tuple[int, ...]:
         dims: list[int | str] = [
@@ -180,7 +210,7 @@ class _Walk:
         location = _location(node)
         if kind == "If" and isinstance(inputs[0], Weight):
             return self._branch(node, bool(inputs[0].array))
-        known = not missing and all(not isinstance(value, Value) for value in inputs)
+        known = not missing and all(not isinstance(value, Value | Moved) for value in inputs)
         has_graph = any(attribute.HasField("g") for attribute in node.attribute)
         if known and kind not in LAYOUT and not has_graph and node.domain in ("", "ai.onnx"):
             return self._compute(node, inputs)
@@ -189,15 +219,39 @@ class _Walk:
             return ()
         if missing:
             return ()
+        if kind not in INTEGERS and any(
+            isinstance(value, Value) and value.type.dtype is DType.I32 for value in inputs
+        ):
+            reason = "it computes with integers; token ids can only be looked up in an embedding"
+            self.problems.add(Problem(kind, location, reason))
+            return ()
         try:
             with self.low.builder.at(location):
-                result = TABLE[kind](self.low, Arguments(node, tuple(inputs), self.opset))
+                result = self._lower(kind, node, inputs)
+        except Misplaced as error:
+            self._misplaced(error.moved)
+            return ()
         except UserError as error:
             self.problems.add(Problem(kind, location, str(error)))
             return ()
+        if isinstance(result, Moved) and not result.operator:
+            result = replace(result, operator=kind)
         return result if isinstance(result, tuple) else (result,)
 
-    def _operand(self, name: str, node: onnx.NodeProto) -> Operand | None:
+    def _lower(self, kind: str, node: onnx.NodeProto, inputs: list[Source | None]) -> Any:
+        """The row of an operator; some of its operands may have their batch elsewhere."""
+        moved = [value for value in inputs if isinstance(value, Moved)]
+        if moved and kind in POINTWISE:
+            plain = tuple(value.value if isinstance(value, Moved) else value for value in inputs)
+            return moved[0].carry(TABLE[kind](self.low, Arguments(node, plain, self.opset)))
+        if moved and kind not in MOVABLE:
+            raise Misplaced(moved[0])
+        return TABLE[kind](self.low, Arguments(node, tuple(inputs), self.opset))
+
+    def _misplaced(self, moved: Moved) -> None:
+        self.problems.add(Problem(moved.operator, moved.location, moved.reason))
+
+    def _operand(self, name: str, node: onnx.NodeProto) -> Source | None:
         if name and name not in self.env:
             raise InputError(
                 f"{self.path}: {node.op_type} in {_location(node)} reads {name}, which no earlier "
@@ -214,7 +268,7 @@ class _Walk:
         self._visit_all(graph.node)
         return tuple(self.env[item.name] for item in graph.output)
 
-    def _compute(self, node: onnx.NodeProto, inputs: list[Operand | None]) -> tuple[Weight, ...]:
+    def _compute(self, node: onnx.NodeProto, inputs: list[Source | None]) -> tuple[Weight, ...]:
         """The results of a node that depends on constants only."""
         names = [name for name in dict.fromkeys(node.input) if name]
         arrays = {

@@ -1,7 +1,8 @@
-"""Recognises activations that exporters spell out, so that they arrive as one operator.
+"""Recognises what exporters spell out, so that it arrives as one operator.
 
 x * sigmoid(x)                          SiLU
 0.5 * x * (1 + erf(x / sqrt(2)))        GELU, with its factors in any order
+isnan(x) ? 0 : x                        x: the softmax of a row that a mask hides altogether
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ def fuse(graph: onnx.GraphProto) -> list[NodeProto]:
     What the pattern alone reads stays in the list and is never used.
     """
     finder = _Finder(graph)
-    return [finder.replacement(node) or node for node in graph.node]
+    nodes = [finder.replacement(node) or node for node in graph.node]
+    read = {name for node in nodes for name in node.input}
+    return [node for node in nodes if node.op_type != "IsNaN" or node.output[0] in read]
 
 
 class _Finder:
@@ -41,6 +44,8 @@ class _Finder:
             self.numbers[name] = float(np.reshape(numpy_helper.to_array(tensor), ()))
 
     def replacement(self, node: NodeProto) -> NodeProto | None:
+        if node.op_type == "Where":
+            return self._guarded(node)
         if node.op_type != "Mul" or node.domain not in ("", "ai.onnx"):
             return None
         for x, other in (node.input, node.input[::-1]):
@@ -54,6 +59,14 @@ class _Finder:
             if self._is_gate(x, other):
                 return _node(node, "Gelu", x)
         return None
+
+    def _guarded(self, node: NodeProto) -> NodeProto | None:
+        """The identity for a Where that only keeps NaN out."""
+        condition, replacement, x = node.input
+        test = self.producers.get(condition)
+        if test is None or test.op_type != "IsNaN" or test.input[0] != x:
+            return None
+        return _node(node, "Identity", x) if self.numbers.get(replacement) == 0.0 else None
 
     def _factors(self, name: str) -> tuple[list[float], list[str]]:
         """The numbers and the tensors that a chain of Mul multiplies."""

@@ -16,8 +16,8 @@ import onnx
 
 from kilograd.errors import UnsupportedError
 from kilograd.frontend import lowering as lo
-from kilograd.frontend.lowering import Lowering, Operand, Weight
-from kilograd.ir import Value
+from kilograd.frontend.lowering import Activation, Lowering, Moved, Operand, Source, Weight
+from kilograd.ir import DType, Value
 
 Pair = tuple[int, int]
 
@@ -27,7 +27,7 @@ class Arguments:
     """One node with its operands."""
 
     node: onnx.NodeProto
-    operands: tuple[Operand | None, ...]
+    operands: tuple[Source | None, ...]
     opset: int
 
     @property
@@ -40,17 +40,21 @@ class Arguments:
         return self.operands[index] if index < len(self.operands) else None
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute, strings decoded."""
+        """The value of an attribute: strings decoded, and numbers as they were written, of which
+        the file holds the nearest float32.
+        """
         for item in self.node.attribute:
             if item.name == name:
                 value = onnx.helper.get_attribute_value(item)
+                if isinstance(value, float):
+                    return float(str(np.float32(value)))
                 return value.decode() if isinstance(value, bytes) else value
         return default
 
     def constant(self, index: int, what: str) -> np.ndarray | None:
         """The data of an operand that has to be constant, or None where it is left out."""
         operand = self.operand(index)
-        if isinstance(operand, Value):
+        if isinstance(operand, Value | Moved):
             raise UnsupportedError(f"its {what} is computed from the input")
         return None if operand is None else np.asarray(operand.array)
 
@@ -110,9 +114,9 @@ def _conv_transpose(low: Lowering, a: Arguments) -> Value:
     )  # fmt: skip
 
 
-def _gemm(low: Lowering, a: Arguments) -> Value:
+def _gemm(low: Lowering, a: Arguments) -> Activation:
     weight, bias = a.operand(1), a.operand(2)
-    if a.attribute("transA", 0) or not isinstance(weight, Weight) or not isinstance(a.x, Value):
+    if a.attribute("transA", 0) or not isinstance(weight, Weight) or isinstance(a.x, Weight):
         raise UnsupportedError("only a product of the input and a constant matrix is supported")
     if a.attribute("transB", 0):
         weight = weight.permute(1, 0)
@@ -178,13 +182,13 @@ def _hard_sigmoid(low: Lowering, a: Arguments) -> Value:
 
 
 def _binary(kind: str) -> Row:
-    def row(low: Lowering, a: Arguments) -> Value:
+    def row(low: Lowering, a: Arguments) -> Activation:
         return lo.binary(low, kind, *(_plain(a.operand(i)) for i in (0, 1)))
 
     return row
 
 
-def _plain(operand: Operand) -> Operand:
+def _plain(operand: Source) -> Source:
     """A single number is a constant of the formula, not a parameter to train."""
     if isinstance(operand, Weight) and math.prod(operand.shape) == 1:
         return Weight(operand.array.reshape(()))
@@ -241,70 +245,83 @@ def _reduce_max(low: Lowering, a: Arguments) -> Value:
     return lo.global_max(low, a.x, axes, bool(a.attribute("keepdims", 1)))
 
 
-def _softmax(low: Lowering, a: Arguments) -> Value:
+def _softmax(low: Lowering, a: Arguments) -> Activation:
     return lo.softmax(low, a.x, a.attribute("axis", -1))
 
 
-def _log_softmax(low: Lowering, a: Arguments) -> Value:
+def _log_softmax(low: Lowering, a: Arguments) -> Activation:
     return lo.log_softmax(low, a.x, a.attribute("axis", -1))
 
 
-def _identity(low: Lowering, a: Arguments) -> Operand:
-    result: Operand = a.x
+def _identity(low: Lowering, a: Arguments) -> Source:
+    result: Source = a.x
     return result
 
 
-def _dropout(low: Lowering, a: Arguments) -> Operand:
+def _dropout(low: Lowering, a: Arguments) -> Source:
     training = a.constant(2, "training_mode")
     if training is not None and bool(training.reshape(-1)[0]):
         raise UnsupportedError("dropout in training mode; export the model for inference")
     return _identity(low, a)
 
 
-def _cast(low: Lowering, a: Arguments) -> Operand:
+def _cast(low: Lowering, a: Arguments) -> Source:
+    if isinstance(a.x, Value) and a.x.type.dtype is DType.I32:
+        if a.attribute("to") in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
+            return a.x
+        raise UnsupportedError("it makes numbers of token ids; only an embedding reads them")
     if a.attribute("to") != onnx.TensorProto.FLOAT:
         kind = onnx.TensorProto.DataType.Name(a.attribute("to"))
         raise UnsupportedError(f"it converts to {kind}; this version computes in float32")
     return _identity(low, a)
 
 
-def _shape_of(x: Operand) -> tuple[int, ...]:
-    return x.shape if isinstance(x, Weight) else x.type.shape
-
-
 def _shape(low: Lowering, a: Arguments) -> Weight:
-    shape = _shape_of(a.x)
+    shape = lo.shape_of(a.x)
     start, end = a.attribute("start", 0), a.attribute("end", len(shape))
     return Weight(np.array(shape[start:end], np.int64))
 
 
+def _where(low: Lowering, a: Arguments) -> Activation:
+    """A constant condition that keeps the input or puts a number in its place."""
+    condition, numbers = a.constant(0, "condition"), [a.operand(1), a.operand(2)]
+    weights = [x for x in numbers if isinstance(x, Weight)]
+    if condition is None or len(weights) != 1 or math.prod(weights[0].shape) != 1:
+        raise UnsupportedError("only a constant number in the place of some elements is supported")
+    fills = isinstance(numbers[0], Weight)
+    kept = numbers[1] if fills else numbers[0]
+    mask = condition.astype(bool)
+    number = float(weights[0].array.reshape(()))
+    return lo.masked_fill(low, kept, mask if fills else ~mask, number)
+
+
 def _size(low: Lowering, a: Arguments) -> Weight:
-    return Weight(np.array(math.prod(_shape_of(a.x)), np.int64))
+    return Weight(np.array(math.prod(lo.shape_of(a.x)), np.int64))
 
 
-def _reshape(low: Lowering, a: Arguments) -> Operand:
-    wanted, shape = a.integers(1, "shape") or [], _shape_of(a.x)
+def _reshape(low: Lowering, a: Arguments) -> Source:
+    wanted, shape = a.integers(1, "shape") or [], lo.shape_of(a.x)
     if not a.attribute("allowzero", 0):
         wanted = [shape[i] if size == 0 else size for i, size in enumerate(wanted)]
     return lo.reshape(low, a.x, wanted)
 
 
-def _flatten(low: Lowering, a: Arguments) -> Operand:
-    shape = _shape_of(a.x)
+def _flatten(low: Lowering, a: Arguments) -> Source:
+    shape = lo.shape_of(a.x)
     axis = a.attribute("axis", 1) % (len(shape) + 1)
     return lo.reshape(low, a.x, (math.prod(shape[:axis]), math.prod(shape[axis:])))
 
 
-def _transpose(low: Lowering, a: Arguments) -> Operand:
-    rank = len(_shape_of(a.x))
+def _transpose(low: Lowering, a: Arguments) -> Source:
+    rank = len(lo.shape_of(a.x))
     return lo.permute(low, a.x, a.attribute("perm", list(range(rank))[::-1]))
 
 
-def _squeeze(low: Lowering, a: Arguments) -> Operand:
+def _squeeze(low: Lowering, a: Arguments) -> Source:
     return lo.squeeze(low, a.x, a.integers(1, "axes"))
 
 
-def _unsqueeze(low: Lowering, a: Arguments) -> Operand:
+def _unsqueeze(low: Lowering, a: Arguments) -> Source:
     return lo.unsqueeze(low, a.x, a.integers(1, "axes") or [])
 
 
@@ -321,19 +338,20 @@ def _concat(low: Lowering, a: Arguments) -> Value:
     return lo.concat(low, [x for x in a.operands if x is not None], a.attribute("axis"))
 
 
-def _slice(low: Lowering, a: Arguments) -> Value:
+def _slice(low: Lowering, a: Arguments) -> Activation:
     starts, ends = a.integers(1, "starts") or [], a.integers(2, "ends") or []
     axes = a.integers(3, "axes") or list(range(len(starts)))
     steps = a.integers(4, "steps") or [1] * len(starts)
-    x: Value = a.x
+    x: Activation = a.x
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         x = lo.slice_axis(low, x, axis, start, end, step)
     return x
 
 
-def _split(low: Lowering, a: Arguments) -> tuple[Value, ...]:
-    axis = a.attribute("axis", 0) % a.x.type.rank
-    size, count = a.x.type.shape[axis], len(a.node.output)
+def _split(low: Lowering, a: Arguments) -> tuple[Activation, ...]:
+    shape = lo.shape_of(a.x)
+    axis = a.attribute("axis", 0) % len(shape)
+    size, count = shape[axis], len(a.node.output)
     sizes = a.integers(1, "split")
     if not sizes:
         each = -(-size // count)
@@ -341,10 +359,18 @@ def _split(low: Lowering, a: Arguments) -> tuple[Value, ...]:
     return lo.split(low, a.x, axis, sizes)
 
 
-def _gather(low: Lowering, a: Arguments) -> Value:
-    if not isinstance(a.x, Value):
-        raise UnsupportedError("it looks up rows of a table (an embedding)")
-    index, axis = a.constant(1, "indices"), a.attribute("axis", 0)
+def _gather(low: Lowering, a: Arguments) -> Source:
+    ids, axis = a.operand(1), a.attribute("axis", 0)
+    if isinstance(a.x, Weight):
+        if axis == 0 and len(a.x.shape) == 2 and (a.x.name or isinstance(ids, Value)):
+            return lo.embedding(low, a.x, ids)
+        if isinstance(ids, Value):
+            raise UnsupportedError(
+                f"it looks up axis {axis} of a constant {list(a.x.shape)}; only the rows of a "
+                "matrix (an embedding) are supported"
+            )
+        return Weight(np.take(a.x.array, ids.array, axis))
+    index = a.constant(1, "indices")
     assert index is not None
     if index.size != 1:
         steps = np.diff(index.reshape(-1))
@@ -354,9 +380,7 @@ def _gather(low: Lowering, a: Arguments) -> Value:
     picked = lo.select(low, a.x, axis, int(index.reshape(-1)[0]))
     if index.ndim == 0:
         return picked
-    result = lo.unsqueeze(low, picked, [axis % a.x.type.rank])
-    assert isinstance(result, Value)
-    return result
+    return lo.unsqueeze(low, picked, [axis % len(lo.shape_of(a.x))])
 
 
 def _pad(low: Lowering, a: Arguments) -> Value:
@@ -488,9 +512,30 @@ TABLE: dict[str, Row] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Upsample": _resize,
+    "Where": _where,
 }
 
 LAYOUT = {
-    "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze",
+    "Flatten", "Gather", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Transpose",
+    "Unsqueeze",
 }  # fmt: skip
 """Rows that keep track of a parameter, so that it stays one under another shape."""
+
+POINTWISE = {
+    "Abs", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log",
+    "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Silu", "Sqrt", "Tanh",
+}  # fmt: skip
+"""Rows of one tensor that work on any shape."""
+
+MOVABLE = {
+    "Add", "Cast", "Div", "Dropout", "Flatten", "Gather", "Gemm", "Identity", "LogSoftmax",
+    "MatMul", "Mul", "Reshape", "Shape", "Size", "Slice", "Softmax", "Split", "Squeeze", "Sub",
+    "Transpose", "Unsqueeze", "Where",
+}  # fmt: skip
+"""Rows that know tensors whose batch is not in front."""
+
+INTEGERS = {
+    "Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Shape", "Size", "Slice", "Split",
+    "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+"""Rows that take integers."""

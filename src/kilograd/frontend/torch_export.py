@@ -9,6 +9,7 @@ program that was decomposed before arrives in core ATen operators, which have ro
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from kilograd.errors import CompilerBug, InputError, UnsupportedError, UserError
 from kilograd.frontend.imported import Imported
-from kilograd.frontend.lowering import Lowering, Problem, Problems, Weight, identifier
+from kilograd.frontend.lowering import (
+    Lowering,
+    Misplaced,
+    Moved,
+    Problem,
+    Problems,
+    Weight,
+    identifier,
+    shape_of,
+)
 from kilograd.frontend.places import source_line
 from kilograd.frontend.torch_program import (
     example_tensor,
@@ -27,8 +37,19 @@ from kilograd.frontend.torch_program import (
     first_line,
     specialise,
 )
-from kilograd.frontend.torch_table import IGNORED, LAYOUT, TABLE, Arguments
-from kilograd.ir import Location, TensorType, Value, eliminate_dead, verify
+from kilograd.frontend.torch_table import (
+    IGNORED,
+    INTEGERS,
+    LAYOUT,
+    MOVABLE,
+    POINTWISE,
+    TABLE,
+    Arguments,
+)
+from kilograd.ir import DType, Location, TensorType, Value, eliminate_dead, verify
+
+_ELEMENTS = {torch.float32: DType.F32, torch.int64: DType.I32, torch.int32: DType.I32}
+"""Element types of the model's tensors as those of the program."""
 
 _UNUSABLE = object()
 """Stands for a tensor that a problem keeps from being computed."""
@@ -112,6 +133,8 @@ class _Walk:
                 self.env[node] = _UNUSABLE
             elif node.op == "output":
                 result = self._result(node)
+        if isinstance(result, Moved):
+            self._misplaced(result)
         self.problems.check()
         if not isinstance(result, Value):
             raise InputError("the output of the model does not depend on its input")
@@ -154,7 +177,7 @@ class _Walk:
                     self.env[node] = self._input(node)
                 continue
             target = str(spec.target)
-            array = tensors[target].detach().cpu().numpy()
+            array = tensors[target].detach().cpu().numpy().copy()  # The model may be trained on.
             if node.users and array.dtype.kind == "f" and not np.isfinite(array).all():
                 count = int(array.size - np.isfinite(array).sum())
                 broken.append(f"{target} ({count} of {array.size})")
@@ -168,9 +191,13 @@ class _Walk:
 
     def _input(self, node: torch.fx.Node) -> Value:
         fake = node.meta["val"]
-        if fake.dtype is not torch.float32:
-            raise UnsupportedError(f"the input holds {fake.dtype}; this version takes float32")
-        return self.low.builder.input(identifier(node.name), TensorType(tuple(fake.shape)))
+        if fake.dtype not in _ELEMENTS:
+            raise UnsupportedError(
+                f"the input holds {fake.dtype}; this version takes float32, or int64 and int32 for "
+                "token ids"
+            )
+        type_ = TensorType(tuple(fake.shape), _ELEMENTS[fake.dtype])
+        return self.low.builder.input(identifier(node.name), type_)
 
     def _canonical_names(self) -> dict[str, str]:
         """The first name of each parameter, for those that share their memory with another."""
@@ -205,28 +232,58 @@ class _Walk:
             return _UNUSABLE
         if len(known) < len(inputs):
             return _UNUSABLE
+        if packet not in INTEGERS and any(
+            isinstance(value, Value) and value.type.dtype is DType.I32 for value in known
+        ):
+            reason = "it computes with integers; token ids can only be looked up in an embedding"
+            self.problems.add(Problem(name, location, reason))
+            return _UNUSABLE
         try:
             with self.low.builder.at(location):
-                result = TABLE[packet](self.low, self._arguments(node))
+                result = self._lower(packet, node, [v for v in known if isinstance(v, Moved)])
+        except Misplaced as error:
+            self._misplaced(error.moved)
+            return _UNUSABLE
         except UserError as error:
             self.problems.add(Problem(name, location, str(error)))
             return _UNUSABLE
+        if isinstance(result, Moved) and not result.operator:
+            result = replace(result, operator=name)
         return self._checked(node, result, location)
+
+    def _lower(self, packet: str, node: torch.fx.Node, moved: list[Moved]) -> Any:
+        """The row of an operator, `moved` being those of its operands whose batch is elsewhere."""
+        arguments = self._arguments(node)
+        if moved and packet in POINTWISE:
+            named = {
+                key: item.value if isinstance(item, Moved) else item
+                for key, item in arguments.named.items()
+            }
+            return moved[0].carry(TABLE[packet](self.low, Arguments(named, arguments.result)))
+        if moved and packet not in MOVABLE:
+            raise Misplaced(moved[0])
+        return TABLE[packet](self.low, arguments)
+
+    def _misplaced(self, moved: Moved) -> None:
+        self.problems.add(Problem(moved.operator, moved.location, moved.reason))
 
     def _checked(self, node: torch.fx.Node, result: Any, location: Location) -> Any:
         fakes: Any = node.meta.get("val")
         pairs = zip(result, fakes, strict=False) if isinstance(result, tuple) else [(result, fakes)]
         for value, fake in pairs:
-            if not isinstance(value, Value):
+            if not isinstance(value, Value | Moved):
                 continue
-            if fake.dtype is not torch.float32:
+            dtype = value.type.dtype if isinstance(value, Value) else DType.F32
+            if _ELEMENTS.get(fake.dtype) is not dtype:
                 reason = f"it computes in {fake.dtype}; this version computes in float32"
+                if dtype is DType.I32:
+                    reason = f"it makes {fake.dtype} of token ids; only an embedding reads them"
                 self.problems.add(Problem(str(node.target), location, reason))
                 return _UNUSABLE
-            if value.type.shape != tuple(fake.shape):
+            if shape_of(value) != tuple(fake.shape):
                 raise CompilerBug(
                     f"{node.target} in {location} gives {list(fake.shape)}, "
-                    f"imported as {value.type}"
+                    f"imported as {list(shape_of(value))}"
                 )
         return result
 

@@ -23,7 +23,7 @@ from kilograd.frontend.places import user_frame
 
 
 def example_tensor(example_input: Any) -> torch.Tensor:
-    """The example input as a float32 tensor of batch 1."""
+    """The example input as a float32 tensor of batch 1, or int64 where it holds token ids."""
     if isinstance(example_input, tuple | list) and any(
         hasattr(item, "shape") for item in example_input
     ):
@@ -42,15 +42,19 @@ def example_tensor(example_input: Any) -> torch.Tensor:
             raise InputError(
                 f"the example input is a {type(example_input).__name__}; pass an array or a tensor"
             ) from None
-    if not tensor.dtype.is_floating_point:
+    whole = tensor.dtype in (torch.int64, torch.int32)
+    if not tensor.dtype.is_floating_point and not whole:
         raise InputError(
-            f"the example input holds {tensor.dtype}; this version takes float32 (x.float())"
+            f"the example input holds {tensor.dtype}; this version takes float32 (x.float()), or "
+            "int64 for token ids (x.long())"
         )
     if tensor.ndim < 2 or tensor.shape[0] != 1:
         raise InputError(
             f"the example input has shape {list(tensor.shape)}; pass one sample with its leading "
             "batch dimension of 1, as in x[:1]"
         )
+    if whole:
+        return torch.zeros_like(tensor, dtype=torch.int64)  # Ids that every table has.
     return tensor.to(torch.float32).contiguous()
 
 
@@ -72,7 +76,7 @@ def export(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
         except Exception as error:
             raise InputError(
                 f"the model fails on an input of shape {list(example.shape)}"
-                f"{_where(error.__traceback__)}: {first_line(error)}"
+                f"{_where(error.__traceback__)}: {first_line(error)}{_hint(example)}"
             ) from None
         try:
             return quietly(torch.export.export, model, (example,))
@@ -82,6 +86,13 @@ def export(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
                 f"{_where(error.__traceback__)}: {first_line(error)}\n"
                 "Control flow and shapes may depend on the shape of the input, not on its values."
             ) from None
+
+
+def _hint(example: torch.Tensor) -> str:
+    """What whole numbers as an example input mean."""
+    if example.dtype.is_floating_point:
+        return ""
+    return f" (the example input holds {example.dtype}, token ids; for real numbers use x.float())"
 
 
 def quietly(function: Callable[..., ExportedProgram], *arguments: Any) -> ExportedProgram:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kilograd.errors import UnsupportedError
 from kilograd.frontend import lowering as lo
-from kilograd.frontend.lowering import Lowering, Operand, Weight
+from kilograd.frontend.lowering import Activation, Lowering, Moved, Operand, Source, Weight
 from kilograd.ir import Value
 
 
@@ -64,16 +66,16 @@ def _convolution(low: Lowering, a: Arguments) -> Value:
     return (_conv_transpose if a["transposed"] else _conv)(low, a)
 
 
-def _linear(low: Lowering, a: Arguments) -> Value:
+def _linear(low: Lowering, a: Arguments) -> Activation:
     if not isinstance(a["weight"], Weight):
         raise UnsupportedError("its weight is computed from the input; it has to be a parameter")
     return lo.linear(low, a.x, a["weight"].permute(1, 0), a["bias"])
 
 
-def _addmm(low: Lowering, a: Arguments) -> Value:
+def _addmm(low: Lowering, a: Arguments) -> Activation:
     bias, weight = a.x, a["mat2"]
     plain = isinstance(weight, Weight) and isinstance(bias, Weight) and len(bias.shape) == 1
-    if plain and a["beta"] == 1 and a["alpha"] == 1 and isinstance(a["mat1"], Value):
+    if plain and a["beta"] == 1 and a["alpha"] == 1 and isinstance(a["mat1"], Value | Moved):
         return lo.linear(low, a["mat1"], weight, bias)
     product = lo.matmul(low, a["mat1"], weight)
     if a["alpha"] != 1:
@@ -120,12 +122,12 @@ def _unary(kind: str) -> Row:
 
 
 def _binary(kind: str) -> Row:
-    def row(low: Lowering, a: Arguments) -> Value:
+    def row(low: Lowering, a: Arguments) -> Activation:
         other = a["other"]
         if a["rounding_mode"] is not None:
             raise UnsupportedError(f"division that rounds ({a['rounding_mode']!r})")
         if a["alpha"] not in (None, 1):
-            if not isinstance(other, Value):
+            if not isinstance(other, Value | Moved):
                 scaled = other.array * a["alpha"] if isinstance(other, Weight) else None
                 other = other * a["alpha"] if scaled is None else Weight(scaled)
             else:
@@ -135,7 +137,7 @@ def _binary(kind: str) -> Row:
     return row
 
 
-def _rsub(low: Lowering, a: Arguments) -> Value:
+def _rsub(low: Lowering, a: Arguments) -> Activation:
     if a["alpha"] not in (None, 1):
         raise UnsupportedError(f"rsub with alpha={a['alpha']}; only 1 is supported")
     return lo.binary(low, "sub", a["other"], a.x)
@@ -190,30 +192,63 @@ def _amax(low: Lowering, a: Arguments) -> Value:
     return lo.global_max(low, a.x, a["dim"] or range(a.x.type.rank), a["keepdim"])
 
 
-def _softmax(low: Lowering, a: Arguments) -> Value:
+def _softmax(low: Lowering, a: Arguments) -> Activation:
     return lo.softmax(low, a.x, a["dim"])
 
 
-def _log_softmax(low: Lowering, a: Arguments) -> Value:
+def _log_softmax(low: Lowering, a: Arguments) -> Activation:
     return lo.log_softmax(low, a.x, a["dim"])
 
 
-def _matmul(low: Lowering, a: Arguments) -> Value:
+def _matmul(low: Lowering, a: Arguments) -> Activation:
     return lo.matmul(low, a.x, a["mat2"] if a["other"] is None else a["other"])
 
 
-def _attention(low: Lowering, a: Arguments) -> Value:
-    if a["attn_mask"] is not None or a["is_causal"] or a["dropout_p"]:
-        raise UnsupportedError("attention with a mask or with dropout")
-    return lo.attention(low, a["query"], a["key"], a["value"], a["scale"])
+def _baddbmm(low: Lowering, a: Arguments) -> Activation:
+    """The masked scores of nn.MultiheadAttention that also returns its weights."""
+    if a["beta"] != 1 or a["alpha"] != 1:
+        raise UnsupportedError(f"beta={a['beta']}, alpha={a['alpha']}; only 1 is supported")
+    return lo.binary(low, "add", a.x, lo.matmul(low, a["batch1"], a["batch2"]))
 
 
-def _identity(low: Lowering, a: Arguments) -> Operand:
-    x: Operand = a.x
+def _attention(low: Lowering, a: Arguments) -> Activation:
+    if a["dropout_p"]:
+        raise UnsupportedError(
+            "attention with dropout; export the model in evaluation mode (model.eval())"
+        )
+    query, key = a["query"].type.shape, a["key"].type.shape
+    mask = _mask(a["attn_mask"])
+    if a["is_causal"]:
+        mask = lo.additive_mask(np.tri(query[-2], key[-2], dtype=bool))
+    return lo.attention(low, a["query"], a["key"], a["value"], a["scale"], mask)
+
+
+def _mask(mask: Any) -> np.ndarray | None:
+    """What is added to the scores: a mask of numbers as it is, one of booleans keeps the true."""
+    if isinstance(mask, Value | Moved):
+        raise UnsupportedError("its mask is computed from the input; only a constant is supported")
+    return None if mask is None else lo.additive_mask(mask.array)
+
+
+def _masked_fill(low: Lowering, a: Arguments) -> Activation:
+    number = a["value"].array if isinstance(a["value"], Weight) else a["value"]
+    if not isinstance(a["mask"], Weight) or not isinstance(number, int | float | np.ndarray):
+        raise UnsupportedError("its mask is computed from the input; only a constant is supported")
+    return lo.masked_fill(low, a.x, a["mask"].array, float(number))
+
+
+def _embedding(low: Lowering, a: Arguments) -> Operand:
+    if a["scale_grad_by_freq"]:
+        raise UnsupportedError("an embedding with scale_grad_by_freq")
+    return lo.embedding(low, a["weight"], a["indices"], a["padding_idx"])
+
+
+def _identity(low: Lowering, a: Arguments) -> Source:
+    x: Source = a.x
     return x
 
 
-def _dropout(low: Lowering, a: Arguments) -> Operand:
+def _dropout(low: Lowering, a: Arguments) -> Source:
     if a["train"] and a["p"]:
         raise UnsupportedError(
             "dropout in training mode; export the model in evaluation mode (model.eval())"
@@ -221,24 +256,24 @@ def _dropout(low: Lowering, a: Arguments) -> Operand:
     return _identity(low, a)
 
 
-def _reshape(low: Lowering, a: Arguments) -> Operand:
+def _reshape(low: Lowering, a: Arguments) -> Source:
     shape = a["size"] if a["shape"] is None else a["shape"]
     return lo.reshape(low, a.x, shape)
 
 
-def _flatten(low: Lowering, a: Arguments) -> Operand:
+def _flatten(low: Lowering, a: Arguments) -> Source:
     return lo.flatten(low, a.x, a["start_dim"], a["end_dim"])
 
 
-def _unflatten(low: Lowering, a: Arguments) -> Operand:
-    shape = a.x.shape if isinstance(a.x, Weight) else a.x.type.shape
+def _unflatten(low: Lowering, a: Arguments) -> Source:
+    shape = lo.shape_of(a.x)
     axis, sizes = a["dim"] % len(shape), list(a["sizes"])
     if -1 in sizes:
         sizes[sizes.index(-1)] = shape[axis] // -math.prod(sizes)
     return lo.reshape(low, a.x, (*shape[:axis], *sizes, *shape[axis + 1 :]))
 
 
-def _squeeze(low: Lowering, a: Arguments) -> Operand:
+def _squeeze(low: Lowering, a: Arguments) -> Source:
     axes = a["dim"]
     return lo.squeeze(low, a.x, [axes] if isinstance(axes, int) else axes)
 
@@ -257,25 +292,25 @@ def _stack(low: Lowering, a: Arguments) -> Value:
     return lo.concat(low, [lo.unsqueeze(low, x, [axis]) for x in a["tensors"]], axis)
 
 
-def _slice(low: Lowering, a: Arguments) -> Value:
+def _slice(low: Lowering, a: Arguments) -> Activation:
     return lo.slice_axis(low, a.x, a["dim"], a["start"], a["end"], a["step"])
 
 
-def _narrow(low: Lowering, a: Arguments) -> Value:
+def _narrow(low: Lowering, a: Arguments) -> Activation:
     return lo.slice_axis(low, a.x, a["dim"], a["start"], a["start"] + a["length"])
 
 
-def _select(low: Lowering, a: Arguments) -> Value:
+def _select(low: Lowering, a: Arguments) -> Activation:
     return lo.select(low, a.x, a["dim"], a["index"])
 
 
-def _split(low: Lowering, a: Arguments) -> tuple[Value, ...]:
+def _split(low: Lowering, a: Arguments) -> tuple[Activation, ...]:
     """split, split_with_sizes, chunk: torch says how large the pieces are."""
     axis = a["dim"]
     return lo.split(low, a.x, axis, [piece.shape[axis] for piece in a.result])
 
 
-def _unbind(low: Lowering, a: Arguments) -> tuple[Value, ...]:
+def _unbind(low: Lowering, a: Arguments) -> tuple[Activation, ...]:
     return tuple(lo.select(low, a.x, a["dim"], i) for i in range(len(a.result)))
 
 
@@ -316,6 +351,7 @@ TABLE: dict[str, Row] = {
     "aten.avg_pool1d": _avg_pool,
     "aten.avg_pool2d": _avg_pool,
     "aten.batch_norm": _batch_norm,
+    "aten.baddbmm": _baddbmm,
     "aten.bmm": _matmul,
     "aten.cat": _concat,
     "aten.chunk": _split,
@@ -334,6 +370,7 @@ TABLE: dict[str, Row] = {
     "aten.div": _binary("div"),
     "aten.dropout": _dropout,
     "aten.elu": _elu,
+    "aten.embedding": _embedding,
     "aten.erf": _unary("erf"),
     "aten.exp": _unary("exp"),
     "aten.expand": _expand,
@@ -352,6 +389,7 @@ TABLE: dict[str, Row] = {
     "aten.linear": _linear,
     "aten.log": _unary("log"),
     "aten.log_softmax": _log_softmax,
+    "aten.masked_fill": _masked_fill,
     "aten.matmul": _matmul,
     "aten.max_pool1d": _max_pool,
     "aten.max_pool2d": _max_pool,
@@ -400,10 +438,37 @@ TABLE: dict[str, Row] = {
 
 LAYOUT = {
     "aten._unsafe_view", "aten.alias", "aten.clone", "aten.contiguous", "aten.detach",
-    "aten.flatten", "aten.permute", "aten.reshape", "aten.squeeze", "aten.t", "aten.transpose",
-    "aten.unflatten", "aten.unsqueeze", "aten.view",
+    "aten.embedding", "aten.flatten", "aten.permute", "aten.reshape", "aten.squeeze", "aten.t",
+    "aten.transpose", "aten.unflatten", "aten.unsqueeze", "aten.view",
 }  # fmt: skip
 """Rows that keep track of a parameter, so that it stays one under another shape."""
+
+POINTWISE = {
+    "aten.abs", "aten.clamp", "aten.clamp_max", "aten.clamp_min", "aten.elu", "aten.erf",
+    "aten.exp", "aten.gelu", "aten.hardsigmoid", "aten.hardswish", "aten.hardtanh",
+    "aten.leaky_relu", "aten.log", "aten.neg", "aten.pow", "aten.reciprocal", "aten.relu",
+    "aten.relu6", "aten.rsqrt", "aten.sigmoid", "aten.silu", "aten.sqrt", "aten.tanh",
+}  # fmt: skip
+"""Rows of one tensor that work on any shape."""
+
+MOVABLE = {
+    "aten._softmax", "aten._to_copy", "aten._unsafe_view", "aten.add", "aten.addmm", "aten.alias",
+    "aten.baddbmm", "aten.bmm", "aten.chunk", "aten.clone", "aten.contiguous", "aten.detach",
+    "aten.div", "aten.dropout", "aten.flatten", "aten.linear", "aten.log_softmax",
+    "aten.masked_fill", "aten.matmul", "aten.mm", "aten.mul", "aten.narrow", "aten.permute",
+    "aten.reshape", "aten.rsub", "aten.select", "aten.slice", "aten.softmax", "aten.split",
+    "aten.split_with_sizes", "aten.squeeze", "aten.sub", "aten.t", "aten.to", "aten.transpose",
+    "aten.unbind", "aten.unflatten", "aten.unsqueeze", "aten.view",
+}  # fmt: skip
+"""Rows that know tensors whose batch is not in front."""
+
+INTEGERS = {
+    "aten._to_copy", "aten.alias", "aten.cat", "aten.chunk", "aten.clone", "aten.contiguous",
+    "aten.detach", "aten.embedding", "aten.flatten", "aten.narrow", "aten.permute", "aten.reshape",
+    "aten.select", "aten.slice", "aten.split", "aten.split_with_sizes", "aten.squeeze", "aten.t",
+    "aten.to", "aten.transpose", "aten.unbind", "aten.unflatten", "aten.unsqueeze", "aten.view",
+}  # fmt: skip
+"""Rows that take integers."""
 
 IGNORED = {"aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async"}
 """Checks that torch makes while it exports; they have no result."""

@@ -39,6 +39,11 @@ class Builder:
         finally:
             self._location = before
 
+    @property
+    def location(self) -> Location:
+        """The location that nodes are given."""
+        return self._location
+
     def fresh(self, hint: str) -> str:
         """A name that no value has yet, close to `hint`."""
         name = hint

@@ -133,8 +133,10 @@ class Arranger:
         return self.plain_view(self.views[value])
 
     def plain_view(self, view: View) -> Value:
-        """The value that a view stands for."""
-        view = self.settled(view)
+        """The value that a view stands for, by one transpose at most."""
+        if view.pending is not None:
+            transposed = self.plain_view(replace(view, pending=None))
+            return self.reshaped(transposed, view.pending)
         if view.plain:
             return view.base
         if self.may_permute(view.base):

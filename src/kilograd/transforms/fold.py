@@ -3,6 +3,7 @@
 * a node whose inputs are all constants becomes a constant, unless that would lose a parameter;
 * a per-channel scale and shift joins the convolution or linear layer before it, whose weights then
   hold the product (`Origin` remembers how to undo it);
+* a vector added to a linear layer without bias becomes its bias;
 * operators that return their input vanish, and with them whatever nobody reads.
 """
 
@@ -22,6 +23,7 @@ from kilograd.ir.origin import Reshape as ReshapeStep
 from kilograd.ir.rewrite import eliminate_dead
 from kilograd.ir.types import DType, TensorType
 from kilograd.ops.affine import ChannelAffine
+from kilograd.ops.binary import Add
 from kilograd.ops.conv import Conv2d
 from kilograd.ops.conv_transpose import ConvTranspose2d
 from kilograd.ops.depthwise import DepthwiseConv2d
@@ -61,7 +63,12 @@ class _Folder:
             inputs = tuple(self.read.get(value, value) for value in node.inputs)
             node = replace(node, inputs=inputs)
             assert not node.op.check
-            if not (self.evaluated(node) or self.identical(node) or self.absorbed(node)):
+            if not (
+                self.evaluated(node)
+                or self.identical(node)
+                or self.absorbed(node)
+                or self.biased(node)
+            ):
                 self.nodes[node.outputs[0]] = node
         outputs = tuple(self.read.get(value, value) for value in self.graph.outputs)
         updates = {s: self.read.get(v, v) for s, v in self.graph.updates.items()}
@@ -191,6 +198,27 @@ class _Folder:
             source, op=op, inputs=(source.inputs[0], *values), outputs=node.outputs
         )
         return True
+
+    def biased(self, node: Node) -> bool:
+        """A vector added to the result of a linear layer without bias is its bias."""
+        if not isinstance(node.op, Add) or (node.op.low, node.op.high) != (-math.inf, math.inf):
+            return False
+        for x, bias in (node.inputs, node.inputs[::-1]):
+            source, tensor = self.nodes.get(x), self.constants.get(bias)
+            if source is None or tensor is None or self.uses[x] != 1:
+                continue
+            op = source.op
+            if not isinstance(op, Linear) or op.bias or not _is_open(op):
+                continue
+            if bias.type.shape != x.type.shape[-1:]:
+                continue
+            del self.nodes[x]
+            self.nodes[node.outputs[0]] = replace(
+                source, op=replace(op, bias=True), inputs=(*source.inputs, bias),
+                outputs=node.outputs,
+            )  # fmt: skip
+            return True
+        return False
 
     def parameter(self, value: Value) -> Tensor | None:
         """A constant that may be replaced by a product of it: no parameter with other readers."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kilograd.errors import InputError
-from kilograd.ir import Graph, Value
+from kilograd.ir import DType, Graph, Value
+from kilograd.ops.embedding import Embedding
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,22 @@ class Ports:
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+
+
+def id_count(graph: Graph) -> int | None:
+    """The rows of the smallest table that is looked up by the graph's input; None where the input
+    holds real numbers.
+    """
+    (source,) = graph.inputs[:1]
+    if source.type.dtype is not DType.I32:
+        return None
+    moved, counts = {source}, []
+    for node in graph.nodes:
+        if isinstance(node.op, Embedding) and node.inputs[1] in moved:
+            counts.append(node.inputs[0].type.shape[0])
+        elif any(value in moved for value in node.inputs):
+            moved.update(value for value in node.outputs if value.type.dtype is DType.I32)
+    return min(counts, default=None)
 
 
 def plain_ports(graph: Graph) -> Ports:

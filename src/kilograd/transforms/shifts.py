@@ -67,7 +67,7 @@ def _wanted(
 def _sample(value: Value, sample: np.ndarray) -> np.ndarray:
     meaning = value.type.quantization
     if value.type.dtype is DType.F32 or meaning is None:
-        return sample.astype(np.float32)
+        return sample.astype(value.type.dtype.numpy)
     convert = Quantize(meaning.scales[0], meaning.zero_point)
     quantised: np.ndarray = convert.reference(np, sample.astype(np.float32))[0]
     return quantised

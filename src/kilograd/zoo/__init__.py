@@ -17,6 +17,7 @@ except ImportError as error:
 
 del _torch
 
+from kilograd.zoo.bert import Bert  # noqa: E402
 from kilograd.zoo.counting import count_macs, count_parameters  # noqa: E402
 from kilograd.zoo.dense import MLP, Autoencoder  # noqa: E402
 from kilograd.zoo.dscnn import DSCNN  # noqa: E402
@@ -25,7 +26,7 @@ from kilograd.zoo.lenet import LeNet5  # noqa: E402
 from kilograd.zoo.mobilenet import MobileNetV1  # noqa: E402
 from kilograd.zoo.model import ZooModel  # noqa: E402
 from kilograd.zoo.registry import create, names  # noqa: E402
-from kilograd.zoo.resnet import ResNet8  # noqa: E402
+from kilograd.zoo.resnet import ResNet8, ResNet18  # noqa: E402
 from kilograd.zoo.schemes import (  # noqa: E402
     AnalyticMemory,
     Scheme,
@@ -38,17 +39,21 @@ from kilograd.zoo.senet import SENet  # noqa: E402
 from kilograd.zoo.tcn import TCN  # noqa: E402
 from kilograd.zoo.tiny_training import TinyNet, mbv2_w035, mcunet_5fps, proxyless_w03  # noqa: E402
 from kilograd.zoo.unet import UNet  # noqa: E402
+from kilograd.zoo.vgg import VGG16  # noqa: E402
 
 __all__ = [
     "DSCNN",
     "MLP",
     "TCN",
+    "VGG16",
     "AnalyticMemory",
     "Autoencoder",
+    "Bert",
     "FaceDetector",
     "LeNet5",
     "MobileNetV1",
     "ResNet8",
+    "ResNet18",
     "SENet",
     "Scheme",
     "TinyNet",

@@ -4,9 +4,12 @@ from torch import Tensor, nn
 
 
 class ZooModel(nn.Module):
-    """A network that states the shape of one sample it takes, without the batch dimension."""
+    """A network that states the shape of one sample it takes, without the batch dimension, and, if
+    it takes token ids, how many there are.
+    """
 
     input_shape: tuple[int, ...]
+    vocabulary: int | None = None
 
 
 def conv_bn_relu(

@@ -12,16 +12,20 @@ transposes; nothing is optimised here.
 
 from kilograd.frontend.lowering.context import Lowering, Operand, Weight, identifier
 from kilograd.frontend.lowering.layers import (
+    additive_mask,
     attention,
     batch_norm,
     conv,
     conv_transpose,
+    embedding,
     group_norm,
     layer_norm,
     linear,
+    masked_fill,
     matmul,
     same_padding,
 )
+from kilograd.frontend.lowering.moved import Activation, Misplaced, Moved, Source
 from kilograd.frontend.lowering.pointwise import (
     binary,
     clamp,
@@ -51,6 +55,7 @@ from kilograd.frontend.lowering.shapes import (
     permute,
     reshape,
     select,
+    shape_of,
     slice_axis,
     split,
     squeeze,
@@ -59,12 +64,17 @@ from kilograd.frontend.lowering.shapes import (
 )
 
 __all__ = [
+    "Activation",
     "Lowering",
+    "Misplaced",
+    "Moved",
     "Operand",
     "Problem",
     "Problems",
+    "Source",
     "Weight",
     "adaptive_pool",
+    "additive_mask",
     "attention",
     "avg_pool",
     "batch_norm",
@@ -74,6 +84,7 @@ __all__ = [
     "conv",
     "conv_transpose",
     "elu",
+    "embedding",
     "expand",
     "flatten",
     "gelu",
@@ -85,6 +96,7 @@ __all__ = [
     "leaky_relu",
     "linear",
     "log_softmax",
+    "masked_fill",
     "matmul",
     "max_pool",
     "pad",
@@ -94,6 +106,7 @@ __all__ = [
     "reshape",
     "same_padding",
     "select",
+    "shape_of",
     "slice_axis",
     "softmax",
     "split",

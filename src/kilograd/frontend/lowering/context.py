@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kilograd.errors import UnsupportedError
-from kilograd.ir import Builder, Origin, Permute, Reshape, Value
+from kilograd.ir import Builder, Location, Origin, Permute, Reshape, Value
 from kilograd.ops import shape as shape_ops
 
 
@@ -63,8 +63,15 @@ class Lowering:
     def __init__(self) -> None:
         """Start with an empty graph."""
         self.builder = Builder()
+        self.shared: set[Value] = set()
+        """Values that depend on parameters only: they have no batch dimension."""
         self._parameters: dict[str, tuple[Value, Weight]] = {}
         self._relaid: dict[tuple[str, tuple[Permute | Reshape, ...]], Value] = {}
+
+    @property
+    def location(self) -> Location:
+        """Where in the user's model the operator under construction is."""
+        return self.builder.location
 
     def constant(self, weight: Weight, hint: str = "constant") -> Value:
         """The constant that holds a weight: one per parameter, however often it is read.

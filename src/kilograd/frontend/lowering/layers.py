@@ -9,13 +9,16 @@ import numpy as np
 
 from kilograd.errors import UnsupportedError
 from kilograd.frontend.lowering.context import Lowering, Operand, Weight
+from kilograd.frontend.lowering.moved import Activation, Misplaced, Moved, Source
 from kilograd.frontend.lowering.pointwise import binary, softmax
 from kilograd.frontend.lowering.pooling import Pair, spatial, spatial_padding
 from kilograd.frontend.lowering.shapes import transpose
-from kilograd.ir import Value
+from kilograd.ir import DType, Value
 from kilograd.ops.affine import ChannelAffine
+from kilograd.ops.binary import Mul
 from kilograd.ops.conv import Conv2d, DepthwiseConv2d
 from kilograd.ops.conv_transpose import ConvTranspose2d
+from kilograd.ops.embedding import Embedding
 from kilograd.ops.linear import Linear
 from kilograd.ops.matmul import BatchMatMul
 from kilograd.ops.norm import GroupNorm, LayerNorm
@@ -120,8 +123,13 @@ def conv_transpose(
     return low.channels_first(low.builder.add(op, y, *operands), rank)
 
 
-def linear(low: Lowering, x: Value, weight: Weight, bias: Operand | None) -> Value:
+def linear(low: Lowering, x: Activation, weight: Weight, bias: Operand | None) -> Activation:
     """x times `weight` [I, O] plus `bias` [O]."""
+    if isinstance(x, Moved):
+        x.rows(1)
+        y = linear(low, x.value, weight, bias)
+        assert isinstance(y, Value)
+        return x.carry(y, x.stride // x.shape[-1] * y.type.shape[-1])
     operands = [low.constant(weight, "weight")]
     if bias is not None:
         vector = _constant_weight(bias, "bias")
@@ -129,7 +137,7 @@ def linear(low: Lowering, x: Value, weight: Weight, bias: Operand | None) -> Val
     return low.builder.add(Linear(bias=bias is not None), x, *operands)
 
 
-def matmul(low: Lowering, x: Operand, y: Operand) -> Value:
+def matmul(low: Lowering, x: Source, y: Source) -> Activation:
     """Matrix product as NumPy defines it; a weight of two dimensions on the right is a linear
     layer.
     """
@@ -144,22 +152,121 @@ def matmul(low: Lowering, x: Operand, y: Operand) -> Value:
             f"the parameter on the right of the matrix product has shape {list(y.shape)}; "
             "only two dimensions are supported"
         )
+    if isinstance(x, Moved) or isinstance(y, Moved):
+        return _matmul_moved(low, x, y)
     if x.type.rank < 3 or y.type.rank != x.type.rank or x.type.shape[:-2] != y.type.shape[:-2]:
         raise UnsupportedError(
             f"it multiplies {x.type} by {y.type}; the dimensions in front of the last two have "
             "to be equal, the batch among them"
         )
+    if (factor := _common_factor(low, x, y)) is not None:
+        number, x, y = factor
+        product = low.builder.add(BatchMatMul(), x, y)
+        return low.builder.add(Mul(), product, low.constant(Weight(np.array(number)), "scale"))
     return low.builder.add(BatchMatMul(), x, y)
 
 
-def attention(low: Lowering, query: Value, key: Value, value: Value, scale: float | None) -> Value:
-    """softmax(scale query key^T) value over the last two dimensions, scale 1 / sqrt(features) by
-    default (Vaswani et al., 2017).
+def _matmul_moved(low: Lowering, x: Activation, y: Activation) -> Moved:
+    """Products of matrices side by side along the axis that holds the batch: [B * H, T, D]."""
+    a, b = (m if isinstance(m, Moved) else None for m in (x, y))
+    if a is None or b is None:
+        moved = a or b
+        assert moved is not None
+        raise Misplaced(moved)
+    a.rows(2)
+    b.rows(2)
+    sizes = [math.prod(m.shape[-2:]) for m in (a, b)]
+    if a.shape[:-2] != b.shape[:-2] or a.stride // sizes[0] != b.stride // sizes[1]:
+        raise Misplaced(a)
+    product = matmul(low, a.value, b.value)
+    assert isinstance(product, Value)
+    return a.carry(product, a.stride // sizes[0] * math.prod(product.type.shape[-2:]))
+
+
+def _common_factor(low: Lowering, x: Value, y: Value) -> tuple[float, Value, Value] | None:
+    """c c, x and y where the operands are c x and c y: exporters of attention scale both sides, the
+    product is smaller.
+    """
+    pair = [_scaled(low, value) for value in (x, y)]
+    if pair[0] is None or pair[1] is None or pair[0][0] != pair[1][0]:
+        return None
+    return pair[0][0] * pair[1][0], pair[0][1], pair[1][1]
+
+
+def _scaled(low: Lowering, value: Value) -> tuple[float, Value] | None:
+    """The number and the value that make `value` as their product."""
+    node = next((n for n in reversed(low.builder.nodes) if value in n.outputs), None)
+    if node is None or not isinstance(node.op, Mul):
+        return None
+    for factor, other in (node.inputs, node.inputs[::-1]):
+        tensor = low.builder.constants.get(factor)
+        if tensor is not None and tensor.origin is None and tensor.array.size == 1:
+            return float(tensor.array.reshape(())), other
+    return None
+
+
+def attention(
+    low: Lowering,
+    query: Value,
+    key: Value,
+    value: Value,
+    scale: float | None,
+    mask: np.ndarray | None = None,
+) -> Activation:
+    """softmax(scale query key^T + mask) value over the last two dimensions, scale 1 /
+    sqrt(features) by default (Vaswani et al., 2017); the mask is known at compile time.
     """
     factor = 1.0 / math.sqrt(query.type.shape[-1]) if scale is None else scale
     swapped = transpose(low, key, -2, -1)
     scores = binary(low, "mul", matmul(low, query, swapped), factor)
+    if mask is not None:
+        if np.isneginf(mask).all(axis=-1).any():
+            raise UnsupportedError("its mask hides everything from some position")
+        scores = binary(low, "add", scores, Weight(mask))
     return matmul(low, softmax(low, scores, -1), value)
+
+
+def additive_mask(mask: np.ndarray) -> np.ndarray:
+    """The mask of attention as numbers to add: booleans say what to keep, the rest gets -inf."""
+    if mask.dtype.kind == "b":
+        return np.where(mask, 0.0, -np.inf).astype(np.float32)
+    return np.asarray(mask, np.float32)
+
+
+def masked_fill(low: Lowering, x: Activation, mask: np.ndarray, number: float) -> Activation:
+    """`number` where the constant `mask` is true, else x."""
+    if math.isinf(number):
+        filled = np.where(mask, number, 0.0).astype(np.float32)
+        return binary(low, "add", x, Weight(filled))
+    kept = binary(low, "mul", x, Weight(np.where(mask, 0.0, 1.0).astype(np.float32)))
+    if not number:
+        return kept
+    return binary(low, "add", kept, Weight(np.where(mask, number, 0.0).astype(np.float32)))
+
+
+def embedding(low: Lowering, table: Operand, ids: Operand, padding: int = -1) -> Operand:
+    """The rows of a table [V, D] by integers; `padding` is the id whose row gets no gradient.
+
+    Ids that are known give a parameter under another shape where they are all of its rows in order
+    (the positions of a sequence of full length), else a lookup that trains the rows it reads.
+    """
+    rows = _constant_weight(table, "table")
+    if isinstance(ids, Value):
+        if ids.type.dtype is not DType.I32:
+            raise UnsupportedError(f"its ids are {ids.type}; they have to be integers")
+        return low.builder.add(Embedding(padding), low.constant(rows, "table"), ids)
+    known = ids.array
+    count, width = rows.shape
+    if known.size and not 0 <= known.min() <= known.max() < count:
+        raise UnsupportedError(f"it reads row {known.max()} of a table with {count} rows")
+    if not rows.name:
+        return Weight(rows.array[known])
+    if padding < 0 and np.array_equal(known.reshape(-1), np.arange(count)):
+        return rows.reshape(*known.shape, width)
+    index = low.builder.constant("ids", known.astype(np.int32))
+    value = low.builder.add(Embedding(padding, known=True), low.constant(rows, "table"), index)
+    low.shared.add(value)
+    return value
 
 
 def batch_norm(

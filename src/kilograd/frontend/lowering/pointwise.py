@@ -9,6 +9,7 @@ import numpy as np
 
 from kilograd.errors import UnsupportedError
 from kilograd.frontend.lowering.context import Lowering, Operand, Weight, axis_of
+from kilograd.frontend.lowering.moved import Activation, Misplaced, Moved, Source
 from kilograd.ir import Operator, Value
 from kilograd.ops.binary import Add, Div, Mul, Sub
 from kilograd.ops.reduce import Reduce
@@ -101,15 +102,36 @@ def power(low: Lowering, x: Value, exponent: float) -> Value:
     return low.builder.add(Power(float(exponent)), x)
 
 
-def binary(low: Lowering, kind: str, a: Operand | float, b: Operand | float) -> Value:
+def binary(low: Lowering, kind: str, a: Source | float, b: Source | float) -> Activation:
     """add, sub, mul or div with NumPy broadcasting; one operand at least is an activation."""
+    if isinstance(a, Moved):
+        if isinstance(b, Value) or (isinstance(b, Moved) and not _same_place(a, b)):
+            raise Misplaced(a)
+        other = b.value if isinstance(b, Moved) else b
+        return a.carry(_known(binary(low, kind, a.value, other)))
+    if isinstance(b, Moved):
+        if isinstance(a, Value):
+            raise Misplaced(b)
+        return b.carry(_known(binary(low, kind, a, b.value)))
     rank = max(x.type.rank for x in (a, b) if isinstance(x, Value))
     values = [_broadcastable(low, x, rank) for x in (a, b)]
     return low.builder.add(_BINARY[kind](), *values)
 
 
+def _same_place(a: Moved, b: Moved) -> bool:
+    """True when the batch is at the same place of two tensors of one shape."""
+    return a.shape == b.shape and a.stride == b.stride
+
+
+def _known(x: Activation) -> Value:
+    assert isinstance(x, Value)
+    return x
+
+
 def _broadcastable(low: Lowering, x: Operand | float, rank: int) -> Value:
     if isinstance(x, Value):
+        if x in low.shared and x.type.rank < rank:
+            return x
         if x.type.rank != rank:
             raise UnsupportedError(
                 f"it broadcasts {x.type} against {rank} dimensions, which would move the batch; "
@@ -126,17 +148,22 @@ def _broadcastable(low: Lowering, x: Operand | float, rank: int) -> Value:
     return low.constant(weight, "scalar")
 
 
-def softmax(low: Lowering, x: Value, axis: int) -> Value:
+def softmax(low: Lowering, x: Activation, axis: int) -> Activation:
     """Softmax along an axis."""
     return _along_last(low, x, axis, Softmax())
 
 
-def log_softmax(low: Lowering, x: Value, axis: int) -> Value:
+def log_softmax(low: Lowering, x: Activation, axis: int) -> Activation:
     """Logarithm of the softmax along an axis."""
     return _along_last(low, x, axis, LogSoftmax())
 
 
-def _along_last(low: Lowering, x: Value, axis: int, op: Operator) -> Value:
+def _along_last(low: Lowering, x: Activation, axis: int, op: Operator) -> Activation:
+    if isinstance(x, Moved):
+        if axis % len(x.shape) != len(x.shape) - 1:
+            raise Misplaced(x)
+        x.rows(1)
+        return x.carry(low.builder.add(op, x.value))
     rank = x.type.rank
     axis = axis_of(axis, rank)
     if axis == rank - 1:

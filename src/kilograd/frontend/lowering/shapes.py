@@ -9,18 +9,20 @@ import math
 from collections.abc import Sequence
 
 from kilograd.errors import UnsupportedError
-from kilograd.frontend.lowering.context import Lowering, Operand, Weight, axis_of
+from kilograd.frontend.lowering import moved
+from kilograd.frontend.lowering.context import Lowering, Weight, axis_of
+from kilograd.frontend.lowering.moved import Activation, Moved, Source
 from kilograd.ir import Value
 from kilograd.ops.reduce import Spread
 from kilograd.ops.shape import Concat, Pad, Slice
 
 
-def shape_of(x: Operand) -> tuple[int, ...]:
+def shape_of(x: Source) -> tuple[int, ...]:
     """The shape of an activation or a weight."""
-    return x.shape if isinstance(x, Weight) else x.type.shape
+    return x.type.shape if isinstance(x, Value) else x.shape
 
 
-def reshape(low: Lowering, x: Operand, shape: Sequence[int]) -> Operand:
+def reshape(low: Lowering, x: Source, shape: Sequence[int]) -> Source:
     """`shape`, in which one -1 stands for what is left."""
     size = math.prod(shape_of(x))
     if -1 in shape:
@@ -28,10 +30,20 @@ def reshape(low: Lowering, x: Operand, shape: Sequence[int]) -> Operand:
         shape = [size // max(rest, 1) if size_ == -1 else size_ for size_ in shape]
     if isinstance(x, Weight):
         return x.reshape(*shape)
-    return low.reshape(x, *shape)
+    shape = tuple(shape)
+    if isinstance(x, Value) and (not shape or shape[0] == 1 or shape == x.type.shape):
+        return low.reshape(x, *shape)
+    if isinstance(x, Value):
+        reason = (
+            f"it gives shape {list(shape)} for one sample {list(x.type.shape)}: the leading "
+            "dimension has to stay the batch (flatten with x.flatten(1), and squeeze and permute "
+            "only the dimensions behind the first)"
+        )
+        x = moved.lift(low, x, reason)
+    return moved.reshape(low, x, shape)
 
 
-def flatten(low: Lowering, x: Operand, start: int = 0, end: int = -1) -> Operand:
+def flatten(low: Lowering, x: Source, start: int = 0, end: int = -1) -> Source:
     """Dimensions start to end (both included) as one."""
     shape = shape_of(x)
     start, end = start % len(shape), end % len(shape)
@@ -39,7 +51,7 @@ def flatten(low: Lowering, x: Operand, start: int = 0, end: int = -1) -> Operand
     return reshape(low, x, (*shape[:start], merged, *shape[end + 1 :]))
 
 
-def squeeze(low: Lowering, x: Operand, axes: Sequence[int] | None = None) -> Operand:
+def squeeze(low: Lowering, x: Source, axes: Sequence[int] | None = None) -> Source:
     """Drop the dimensions of size 1 among `axes` (default: all)."""
     shape = shape_of(x)
     chosen = range(len(shape)) if axes is None else [axis % len(shape) for axis in axes]
@@ -52,7 +64,7 @@ def squeeze(low: Lowering, x: Operand, axes: Sequence[int] | None = None) -> Ope
     return reshape(low, x, kept)
 
 
-def unsqueeze(low: Lowering, x: Operand, axes: Sequence[int]) -> Operand:
+def unsqueeze(low: Lowering, x: Source, axes: Sequence[int]) -> Source:
     """Insert dimensions of size 1 so that they are `axes` of the result."""
     rank = len(shape_of(x)) + len(axes)
     chosen = {axis % rank for axis in axes}
@@ -60,14 +72,25 @@ def unsqueeze(low: Lowering, x: Operand, axes: Sequence[int]) -> Operand:
     return reshape(low, x, [1 if axis in chosen else next(rest) for axis in range(rank)])
 
 
-def permute(low: Lowering, x: Operand, axes: Sequence[int]) -> Operand:
+def permute(low: Lowering, x: Source, axes: Sequence[int]) -> Source:
     """Dimension i of the result is dimension axes[i]."""
     rank = len(shape_of(x))
     order = tuple(axis % rank for axis in axes)
-    return x.permute(*order) if isinstance(x, Weight) else low.permute(x, *order)
+    if isinstance(x, Weight):
+        return x.permute(*order)
+    if isinstance(x, Value):
+        if not order or order[0] == 0:
+            return low.permute(x, *order)
+        reason = (
+            f"it permutes the dimensions to {list(order)}: the batch has to come back to the "
+            "leading one before anything but attention, linear layers and elementwise functions "
+            "reads it"
+        )
+        x = moved.lift(low, x, reason)
+    return moved.permute(low, x, order)
 
 
-def transpose(low: Lowering, x: Operand, first: int, second: int) -> Operand:
+def transpose(low: Lowering, x: Source, first: int, second: int) -> Source:
     """Two dimensions swapped."""
     rank = len(shape_of(x))
     axes = list(range(rank))
@@ -91,18 +114,26 @@ def expand(low: Lowering, x: Value, shape: Sequence[int]) -> Value:
     return x
 
 
-def concat(low: Lowering, xs: Sequence[Operand], axis: int) -> Value:
+def concat(low: Lowering, xs: Sequence[Source], axis: int) -> Value:
     """Operands side by side along `axis`; empty ones are skipped."""
     xs = [x for x in xs if math.prod(shape_of(x))]
+    for x in xs:
+        if isinstance(x, Moved):
+            raise moved.Misplaced(x)
     axis = axis_of(axis, len(shape_of(xs[0])))
-    values = [low.value(x) for x in xs]
+    values = [low.value(x) for x in xs if not isinstance(x, Moved)]
     return values[0] if len(values) == 1 else low.builder.add(Concat(axis), *values)
 
 
 def slice_axis(
-    low: Lowering, x: Value, axis: int, start: int | None, stop: int | None, step: int = 1
-) -> Value:
+    low: Lowering, x: Activation, axis: int, start: int | None, stop: int | None, step: int = 1
+) -> Activation:
     """Python slicing of one axis."""
+    if isinstance(x, Moved):
+        axis %= len(x.shape)
+        y = slice_axis(low, x.value, axis + 1, start, stop, step)
+        assert isinstance(y, Value)
+        return x.carry(y, moved.along(x, axis, y.type.shape[axis + 1]))
     rank, axis = x.type.rank, axis % x.type.rank
     begin, end, step = slice(start, stop, step).indices(x.type.shape[axis])
     if (begin, end, step) == (0, x.type.shape[axis], 1):
@@ -114,17 +145,19 @@ def slice_axis(
     return low.builder.add(Slice(axis_of(axis, rank), begin, end, step), x)
 
 
-def select(low: Lowering, x: Value, axis: int, index: int) -> Value:
+def select(low: Lowering, x: Activation, axis: int, index: int) -> Activation:
     """One element of an axis, and the axis dropped."""
-    axis = axis_of(axis, x.type.rank)
-    size = x.type.shape[axis]
-    index %= size
+    rank = len(shape_of(x))
+    axis = axis % rank if isinstance(x, Moved) else axis_of(axis, rank)
+    index %= shape_of(x)[axis]
     picked = slice_axis(low, x, axis, index, index + 1)
-    shape = picked.type.shape
-    return low.reshape(picked, *shape[:axis], *shape[axis + 1 :])
+    shape = shape_of(picked)
+    result = reshape(low, picked, (*shape[:axis], *shape[axis + 1 :]))
+    assert not isinstance(result, Weight)
+    return result
 
 
-def split(low: Lowering, x: Value, axis: int, sizes: Sequence[int]) -> tuple[Value, ...]:
+def split(low: Lowering, x: Activation, axis: int, sizes: Sequence[int]) -> tuple[Activation, ...]:
     """Pieces of these sizes along an axis."""
     pieces, begin = [], 0
     for size in sizes:
@@ -138,7 +171,9 @@ def pad(low: Lowering, x: Value, pads: Sequence[tuple[int, int]], value: float =
     for axis, (before, after) in enumerate(pads):
         if before < 0 or after < 0:
             size = x.type.shape[axis]
-            x = slice_axis(low, x, axis, max(-before, 0), size - max(-after, 0))
+            cut = slice_axis(low, x, axis, max(-before, 0), size - max(-after, 0))
+            assert isinstance(cut, Value)
+            x = cut
     grown = tuple((max(before, 0), max(after, 0)) for before, after in pads)
     if not any(map(any, grown)):
         return x

@@ -135,7 +135,7 @@ def _feeds(
         )
     feeds = {}
     for value, port, batch in zip(graph.inputs, ports.inputs, batches, strict=True):
-        array = port.to_program(np.asarray(batch, np.float32))
+        array = port.to_program(np.asarray(batch, value.type.dtype.numpy))
         array = array[np.newaxis] if array.ndim < len(port.shape) else array
         if len(array) == 0:
             raise InputError(f"there are no calibration data for {port.name}; give some samples")

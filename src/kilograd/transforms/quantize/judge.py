@@ -78,7 +78,7 @@ def _score(
     graph: Graph, ports: Ports, loss: Loss, inputs: np.ndarray, targets: np.ndarray
 ) -> float:
     (source,), outputs = graph.inputs, []
-    arrays = ports.inputs[0].to_program(inputs.astype(np.float32))
+    arrays = ports.inputs[0].to_program(inputs.astype(source.type.dtype.numpy))
     for start in range(0, len(arrays), BATCH):
         feed = {source.name: arrays[start : start + BATCH]}
         outputs.append(ports.outputs[0].to_user(evaluate(graph, feed).outputs[0]))

@@ -12,6 +12,7 @@ typedef enum kg_status {
   KG_ERROR_PARTIAL = 2,    /* the same, after some tensors had been updated (compiled with atomic=False) */
   KG_ERROR_LABEL = 3,      /* a class index out of range; nothing changed */
   KG_ERROR_CHECKPOINT = 4, /* a corrupt or foreign checkpoint; nothing changed */
+  KG_ERROR_INPUT = 5,      /* a token id out of range; nothing changed */
 } kg_status;
 
 /* What a checkpoint has besides the state: header and checksum (checkpoint.h). */
