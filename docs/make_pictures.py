@@ -27,7 +27,7 @@ KINDS = {
     "input": ("#59636e", "input and label"),
     "activation": ("#3b82c4", "activations, forward"),
     "cotangent": ("#e08a2c", "gradients of activations"),
-    "weight": ("#2f9e66", "gradients of weights, kept until all are known to be finite"),
+    "weight": ("#2f9e66", "gradients of weights, next weights"),
     "scratch": ("#b9a6d6", "scratch of one operator"),
 }
 INK, PALE, EDGE = "#1f2328", "#8c959f", "#ffffff"
