@@ -24,6 +24,7 @@ from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
+from kilograd.transforms.fuse_steps import fuse_steps
 from kilograd.transforms.head import Classes, with_classes
 from kilograd.transforms.layout import arrange
 from kilograd.transforms.masks import pack_masks
@@ -105,7 +106,7 @@ def compile(
     if not choice:
         raise InputError(_nothing_to_train(forward))
     graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
-    predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(graphs.train)))
+    predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse_steps(fuse(graphs.train))))
     train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
     predict, train = stage("stream", lambda: plan_streams((predict, train)))
     schedules = stage("allocate", lambda: allocate((predict, train)))
