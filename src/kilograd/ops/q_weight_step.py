@@ -124,7 +124,9 @@ class QWeightStep(Operator):
             make(0, point, "nearest", (1, 3, 5, 7), (1, 3, 5, 9)),
             make(1, point, "stochastic", (1, 3, 3, 22), (1, 3, 3, 261)),
             make(2, conv(0.0625, 3, (1, 1), (2, 2)), "residual", (1, 6, 5, 7), (1, 3, 3, 37)),
-            make(3, conv(0.0625, 3, (3, 3), (1, 1), same), "residual", (1, 9, 13, 5), (1, 9, 13, 27)),
+            make(
+                3, conv(0.0625, 3, (3, 3), (1, 1), same), "residual", (1, 9, 13, 5), (1, 9, 13, 27)
+            ),
             make(
                 4, conv(0.0625, 127, (3, 2), (2, 3), pads, (2, 1), channels=(1, 3)), "stochastic",
                 (1, 6, 7, 4), (1, 3, 3, 35), aware=False,
