@@ -26,6 +26,7 @@ from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
+from kilograd.transforms.fuse_steps import fuse_steps
 from kilograd.transforms.head import Classes, with_classes
 from kilograd.transforms.integer_gradients import float_gradients, integer_gradients
 from kilograd.transforms.layout import arrange
@@ -118,7 +119,7 @@ def compile(
     if gradients == "int8":
         train = stage("integers", lambda: _integers(graphs.train, ports, calibration, optimizer))
         notes = (*notes, *float_gradients(train))
-    predict, train = stage("fuse", lambda: (fuse(graphs.predict), fuse(scatter(train))))
+    predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
     train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
     predict, train = stage("stream", lambda: plan_streams((predict, train)))
     schedules = stage("allocate", lambda: allocate((predict, train)))
@@ -140,6 +141,11 @@ def compile(
     )
     stage("fit", program.check_fit)
     return program
+
+
+def _fused(predict: Graph, train: Graph) -> tuple[Graph, Graph]:
+    """Both functions with operators joined where that saves memory or passes over it."""
+    return fuse(predict), fuse_steps(fuse(scatter(train)))
 
 
 def _quantized(

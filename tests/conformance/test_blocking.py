@@ -8,7 +8,8 @@ import pytest
 
 from tests.conformance.c_cases import Case, all_cases, build, run
 
-CASES = [case for case in all_cases() if case.name.startswith(("linear", "conv", "depthwise"))]
+BLOCKED = ("linear", "conv", "depthwise", "q_weight_step")
+CASES = [case for case in all_cases() if case.name.startswith(BLOCKED)]
 
 
 @pytest.fixture(scope="module")
@@ -22,5 +23,8 @@ def libraries(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bits_do_not_depend_on_blocking(case: Case, libraries):
     results = [run(library, case, ()) for library in libraries]
+    if results[0][0]:
+        assert results[1][0]  # a failure, behind which outputs are unspecified
+        return
     for wide, narrow in zip(results[0][1], results[1][1], strict=True):
         assert wide.tobytes() == narrow.tobytes()

@@ -67,6 +67,9 @@ def test_c_equals_reference(case: Case, library):
         if op.check:
             assert (status == 0) == bool(expected[0])
             continue
+        if not op.succeeds(np, *case.example.inputs):
+            assert status != 0
+            continue
         assert status == 0
         for array, truth in zip(arrays, expected, strict=True):
             assert_close(array, truth, case.example.tolerance)
@@ -88,6 +91,8 @@ def test_bits_do_not_depend_on_the_processor(case: Case, library, plain_library)
     pairs = tuple((o, i) for o, i in pairs if o < sizes[0] and i < sizes[1])
     results = [run(each, case, pairs) for each in (library, plain_library)]
     assert results[0][0] == results[1][0]
+    if results[0][0]:
+        return  # what outputs hold is then unspecified
     for array, other in zip(results[0][1], results[1][1], strict=True):
         assert array.tobytes() == other.tobytes()
 

@@ -129,8 +129,10 @@ class _FunctionWriter:
     def body(self, schedule: Schedule, arguments: Mapping[Value, str], marker: str = "") -> str:
         graph = schedule.graph
         lines: list[str] = []
+        successors = set(graph.updates.values())
         changed = False
         for index, node in enumerate(graph.nodes):
+            changed = changed or not successors.isdisjoint(node.outputs)
             operands = Operands(
                 tuple(Operand(self._text(schedule, arguments, v), v.type) for v in node.inputs),
                 tuple(Operand(self._text(schedule, arguments, v), v.type) for v in node.outputs),

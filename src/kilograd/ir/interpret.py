@@ -54,11 +54,14 @@ def evaluate(
     env |= current
     last = _last_uses(graph)
     for index, node in enumerate(graph.nodes):
-        results = node.op.reference(xp, *(env[value] for value in node.inputs))
+        operands = [env[value] for value in node.inputs]
+        good = not node.op.may_fail or node.op.succeeds(xp, *operands)
+        results = node.op.reference(xp, *operands) if good else ()
         if node.op.check:
-            if not bool(results[0]):
-                raise NonFiniteError(f"NaN or infinity at {node.location}: {node.op}")
-        else:
+            good = bool(results[0])
+        if not good:
+            raise NonFiniteError(f"NaN or infinity at {node.location}: {node.op}")
+        if not node.op.check:
             env.update(zip(node.outputs, results, strict=True))
         if not keep:
             for value in last.get(index, ()):

@@ -129,6 +129,11 @@ class Operator(ABC):
     with an error.
     """
 
+    may_fail: ClassVar[bool] = False
+    """True for an operator with outputs whose C function can end the step with an error, as a check
+    does; see `succeeds`.
+    """
+
     scalars: ClassVar[tuple[int, ...]] = ()
     """The inputs of rank 0 that the C function takes by value: arguments of the whole program, such
     as the learning rate. All other operands are pointers, those of rank 0 too.
@@ -174,6 +179,12 @@ class Operator(ABC):
         not.
         """
         raise NotImplementedError(f"{self.name} has no gradient")
+
+    def succeeds(self, xp: Namespace, *arrays: Array) -> bool:
+        """Whether the step goes on behind an operator that `may_fail`; its outputs are unspecified
+        where it does not.
+        """
+        return True
 
     def prune(self, used: Sequence[bool]) -> Operator | None:
         """The cheaper operator that computes only the outputs in use, or None when there is none.

@@ -336,7 +336,7 @@ def _remedies(schedule: Schedule, live: Sequence[BufferFacts], time: int) -> tup
 def _is_atomic(graph: Graph) -> bool:
     """Whether every update waits for every check."""
     successors = set(graph.updates.values())
-    checks = [index for index, node in enumerate(graph.nodes) if node.op.check]
+    checks = [i for i, node in enumerate(graph.nodes) if node.op.check or node.op.may_fail]
     updates = [i for i, node in enumerate(graph.nodes) if not successors.isdisjoint(node.outputs)]
     return bool(updates) and updates[0] > max(checks, default=-1)
 

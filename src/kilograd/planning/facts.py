@@ -69,6 +69,8 @@ def phases(graph: Graph) -> tuple[Phase, ...]:
     def phase(node: Node) -> Phase:
         if node.op.check:
             return Phase.CHECK
+        if node.op.may_fail:
+            return Phase.BACKWARD
         if any(value in steps for value in node.outputs) or updated_state(node) is not None:
             return Phase.UPDATE
         return Phase.BACKWARD if node.location.backward else Phase.FORWARD

@@ -158,7 +158,12 @@ def _parameter(decision: Decision, layer: str, train: Schedule) -> ParameterFact
     }
     trained = [value for value in parts if value in graph.state]
     names = {value.name for value in trained}
-    steps = [node for node in graph.nodes if updated_state(node) in names]
+    successors = {graph.updates[value] for value in trained}
+    steps = [
+        node
+        for node in graph.nodes
+        if updated_state(node) in names or not successors.isdisjoint(node.outputs)
+    ]
     following = {value for node in steps for value in node.outputs}
     extra = [v for v, successor in graph.updates.items() if successor in following]
     extra = [v for v in extra if v not in trained]
@@ -182,7 +187,7 @@ def _parameter(decision: Decision, layer: str, train: Schedule) -> ParameterFact
         initial_bytes=sum(value.type.bytes for value in initial),
         entry=decision.entry,
         why=_why(decision, graph, trained),
-        path=_path(graph, gradients),
+        path=_path(graph, steps),
     )
 
 
@@ -202,11 +207,13 @@ def _why(decision: Decision, graph: Graph, trained: Sequence[Value]) -> str:
     return f"frozen: {entry} chose it, but no gradient of the loss reaches it"
 
 
-def _path(graph: Graph, gradients: Sequence[Value]) -> tuple[str, ...]:
-    """The layers through which gradients come, from the loss on."""
+def _path(graph: Graph, steps: Sequence[Node]) -> tuple[str, ...]:
+    """The layers through which the gradients of these steps come, from the loss on."""
     producers = {value: i for i, node in enumerate(graph.nodes) for value in node.outputs}
     backward = gradient_nodes(graph)
-    pending = [producers[value] for value in gradients if value in producers]
+    made = {value for node in steps if not node.op.may_fail for value in node.outputs}
+    known = {value for node in steps for value in (*node.inputs, *node.outputs)} - made
+    pending = [producers[value] for value in known if value in producers]
     visited: set[int] = set()
     while pending:
         index = pending.pop()

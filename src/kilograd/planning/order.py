@@ -77,9 +77,10 @@ def _predecessors(graph: Graph, atomic: bool) -> list[set[int]]:
         result[step].update(reader for reader in readers.get(state, []) if reader != step)
     checks = {index for index, node in enumerate(graph.nodes) if node.op.check}
     first_check = min(checks, default=None)
+    failing = {index for index, node in enumerate(graph.nodes) if node.op.may_fail}
     for step in steps:
         if atomic:
-            result[step] |= checks
+            result[step] |= checks | failing
         elif first_check is not None:
             result[step].add(first_check)
     return result
@@ -96,7 +97,8 @@ def _early_updates(graph: Graph) -> Priority:
         node = graph.nodes[index]
         if node.op.check or any(value in final for value in node.outputs):
             feeds_step.add(index)
-            wanted.update(node.inputs)
+            if not node.op.may_fail:  # which reads no gradient of a weight, but makes one
+                wanted.update(node.inputs)
         elif any(value in wanted for value in node.outputs) and node.location.backward:
             feeds_step.add(index)
     return lambda index: (0 if index in feeds_step else 1, index)

@@ -41,16 +41,41 @@ KG_INLINE float kg_limit_f32(float x, float low, float high) {
   return x < high ? x : high;
 }
 
+/* n weights of one channel, whose steps are factor * d, rounded to nearest. */
+KG_INLINE void kg_move_nearest_s8(int8_t *next, const int8_t *w, const float *restrict d, int32_t n, float factor) {
+  for (int32_t i = 0; i < n; ++i) {
+    const int32_t moved = kg_rint_small_f32(kg_limit_f32(d[i] * factor, -256.0f, 256.0f));
+    next[i] = (int8_t)kg_clamp_s32(w[i] - moved, -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
+  }
+}
+
+/* Rounded stochastically; the first of them draws random number `counter`. */
+KG_INLINE void kg_move_stochastic_s8(int8_t *next, const int8_t *w, const float *restrict d, int32_t n, float factor,
+                                     uint32_t counter) {
+  for (int32_t i = 0; i < n; ++i, ++counter) {
+    const float step = kg_limit_f32(d[i] * factor, -256.0f, 256.0f) + kg_uniform_f32(kg_hash32(counter));
+    next[i] = (int8_t)kg_clamp_s32(w[i] - kg_floor_f32(step), -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
+  }
+}
+
+/* What rounding leaves is kept in the remainder. */
+KG_INLINE void kg_move_residual_s8(int8_t *next, int8_t *next_remainder, const int8_t *w, const int8_t *remainder,
+                                   const float *restrict d, int32_t n, float factor) {
+  const float fine = factor * 256.0f;
+  for (int32_t i = 0; i < n; ++i) {
+    const int32_t rest = remainder[i] - kg_rint_small_f32(kg_limit_f32(d[i] * fine, -65536.0f, 65536.0f));
+    const int32_t moved = (rest + 128) >> 8;
+    next_remainder[i] = (int8_t)(rest - moved * 256);
+    next[i] = (int8_t)kg_clamp_s32(w[i] + moved, -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
+  }
+}
+
 /* Rounding to nearest. */
 KG_SHARED void kg_sgd_nearest_s8(int8_t *next, const int8_t *w, const float *restrict d, const float *restrict scales,
                                  int32_t outer, int32_t channels, int32_t inner, float rate, bool aware) {
   for (int32_t o = 0; o < outer; ++o) {
-    for (int32_t c = 0; c < channels; ++c) {
-      const float factor = kg_step_factor_f32(rate, scales[c], aware);
-      for (int32_t i = 0; i < inner; ++i, ++w, ++next, ++d) {
-        const int32_t moved = kg_rint_small_f32(kg_limit_f32(*d * factor, -256.0f, 256.0f));
-        *next = (int8_t)kg_clamp_s32(*w - moved, -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
-      }
+    for (int32_t c = 0; c < channels; ++c, w += inner, next += inner, d += inner) {
+      kg_move_nearest_s8(next, w, d, inner, kg_step_factor_f32(rate, scales[c], aware));
     }
   }
 }
@@ -62,12 +87,8 @@ KG_SHARED void kg_sgd_stochastic_s8(int8_t *next, const int8_t *w, const float *
                                     float rate, bool aware, const uint32_t *seed, uint32_t salt) {
   uint32_t counter = kg_random_key(*seed, salt);
   for (int32_t o = 0; o < outer; ++o) {
-    for (int32_t c = 0; c < channels; ++c) {
-      const float factor = kg_step_factor_f32(rate, scales[c], aware);
-      for (int32_t i = 0; i < inner; ++i, ++w, ++next, ++d, ++counter) {
-        const float step = kg_limit_f32(*d * factor, -256.0f, 256.0f) + kg_uniform_f32(kg_hash32(counter));
-        *next = (int8_t)kg_clamp_s32(*w - kg_floor_f32(step), -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
-      }
+    for (int32_t c = 0; c < channels; ++c, w += inner, next += inner, d += inner, counter += (uint32_t)inner) {
+      kg_move_stochastic_s8(next, w, d, inner, kg_step_factor_f32(rate, scales[c], aware), counter);
     }
   }
 }
@@ -79,13 +100,8 @@ KG_SHARED void kg_sgd_residual_s8(int8_t *next, int8_t *next_remainder, const in
                                   int32_t channels, int32_t inner, float rate, bool aware) {
   for (int32_t o = 0; o < outer; ++o) {
     for (int32_t c = 0; c < channels; ++c) {
-      const float factor = kg_step_factor_f32(rate, scales[c], aware) * 256.0f;
-      for (int32_t i = 0; i < inner; ++i, ++w, ++next, ++remainder, ++next_remainder, ++d) {
-        const int32_t rest = *remainder - kg_rint_small_f32(kg_limit_f32(*d * factor, -65536.0f, 65536.0f));
-        const int32_t moved = (rest + 128) >> 8;
-        *next_remainder = (int8_t)(rest - moved * 256);
-        *next = (int8_t)kg_clamp_s32(*w + moved, -KG_WEIGHT_LIMIT, KG_WEIGHT_LIMIT);
-      }
+      kg_move_residual_s8(next, next_remainder, w, remainder, d, inner, kg_step_factor_f32(rate, scales[c], aware));
+      next += inner, next_remainder += inner, w += inner, remainder += inner, d += inner;
     }
   }
 }
