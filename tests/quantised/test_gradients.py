@@ -25,7 +25,9 @@ def tiny(name: str) -> Network:
 
 
 TINY = {FILES[name]: tiny(name) for name in FILES}
-OTHERS = [*(n for n in NETWORKS if n.name not in FILES), Network("face_detector")]
+FLOAT = ("bert",)
+"""Networks of which int8 programs keep most layers in float32."""
+OTHERS = [*(n for n in NETWORKS if n.name not in (*FILES, *FLOAT)), Network("face_detector")]
 VARIANTS = [
     (Network("lenet", options={"activation": "tanh", "pooling": "average"}), "float32"),
     *((network, "int8") for network in OTHERS if network.name in ("lenet", "resnet8", "se_net")),

@@ -19,6 +19,7 @@ from kilograd.ops.ig_convert import GradientDequantize, GradientQuantize
 from kilograd.ops.ig_narrow import ShiftStep
 from kilograd.ops.ig_step import IntegerStep
 from kilograd.ops.q_optimizer import QSgdStep
+from kilograd.ops.q_weight_step import QWeightStep
 from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingInputs
 
@@ -99,7 +100,8 @@ def test_float_ends_at_the_first_int8_tensor(name: str, head: str):
     """One conversion, at the loss or below the head; every step of an integer weight is integer."""
     graph = compiled(name, head=head).train.graph
     assert sum(isinstance(node.op, GradientQuantize) for node in graph.nodes) == 1
-    assert not any(isinstance(node.op, GradientDequantize | QSgdStep) for node in graph.nodes)
+    unwanted = GradientDequantize | QSgdStep | QWeightStep
+    assert not any(isinstance(node.op, unwanted) for node in graph.nodes)
     weights = [v for v, t in graph.state.items() if t.origin and v.type.dtype is not DType.F32]
     assert sum(isinstance(node.op, IntegerStep) for node in graph.nodes) == len(weights) > 0
     real = [
@@ -157,6 +159,9 @@ def observed(graph: Graph, seed: int, number: int, x: np.ndarray, y: np.ndarray)
             result[w.name] = values[sums] * unit
         elif isinstance(node.op, QSgdStep):
             result[node.inputs[0].name] = values[node.inputs[1]]
+        elif isinstance(node.op, QWeightStep):
+            x, d_y, w = node.inputs[:3]
+            (result[w.name],) = node.op.grad.reference(np, values[x], values[d_y])
     return result
 
 
@@ -260,7 +265,7 @@ def test_sums_that_may_overflow_are_float():
     )  # fmt: skip
     x = np.random.default_rng(0).standard_normal((2, 1, 260, 260)).astype(np.float32)
     program = kg.compile(model, x[:1], precision="int8", calibration=x, gradients="int8")
-    assert {"q_conv2d_grad_weight", "integer_conv2d_grad_weight"} <= kinds(program.train.graph)
+    assert {"q_weight_step", "integer_conv2d_grad_weight"} <= kinds(program.train.graph)
     assert any("q_conv2d_grad_weight takes its gradient as float32" in n for n in program.notes)
 
 
