@@ -1,10 +1,10 @@
-"""Runs the blocks of a document, in order and in one process, and writes what they print below them.
+"""Runs the blocks of a document in order and writes what they print below them.
 
     python docs/fill_outputs.py docs/tutorial.md ...
 
-A `python` block, or a `bash` block of `kilograd` commands, followed by a `text` block has its output
-there. Commands other than `kilograd` are not run. The tests run the same blocks and compare nothing:
-figures of a float network may differ in the last digit where PyTorch's do.
+The output of a `python` block, or of the `kilograd` commands in a `bash` block, goes into the `text`
+block that follows it. Other commands are not run. The tests run the same blocks and do not compare
+outputs: where PyTorch trains a model, another processor may give it other last digits.
 """
 
 from __future__ import annotations
