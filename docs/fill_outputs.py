@@ -2,9 +2,9 @@
 
     python docs/fill_outputs.py docs/tutorial.md ...
 
-The output of a `python` block, or of the `kilograd` commands of a `bash` block, goes into the `text`
-block that follows it. Other commands are not run. The tests run the same blocks and do not compare
-outputs: where PyTorch trains a model, another processor may give it other last digits.
+The output of a `python` block, or of the `kilograd` commands of a `bash` block, goes into the
+`text` block that follows it. Other commands are not run. The tests run the same blocks and do not
+compare outputs: where PyTorch trains a model, another processor may give it other last digits.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python docs/make_concepts.py
 
-Writes memory-by-update.svg, live-bytes.svg and sparse-update.svg. Needs kilograd[torch]. The network is ResNet-8 of the zoo, float32; the figures in the pictures are
-those of the run that drew them.
+Writes memory-by-update.svg, live-bytes.svg and sparse-update.svg. Needs kilograd[torch]. The
+network is ResNet-8 of the zoo, float32; the figures are those of the run that drew them.
 """
 
 from __future__ import annotations
