@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import kilograd
+
 pytest.importorskip("mkdocs")
 pytest.importorskip("material")
 pytest.importorskip("mkdocstrings")
@@ -90,8 +92,6 @@ def test_links_lead_to_pages(site: Path):
 
 
 def test_public_names_are_in_the_reference(site: Path):
-    import kilograd
-
     text = (site / "api.html").read_text(encoding="utf-8")
     for name in kilograd.__all__:
         if name != "update":
@@ -121,6 +121,9 @@ def test_pages_in_a_browser(site: Path, width: int):
             page.wait_for_load_state("load")
             assert page.evaluate("document.documentElement.scrollWidth") <= width, document.name
         page.goto((site / "index.html").as_uri())
+        page.wait_for_function(
+            "!document.querySelector('.md-search-result__meta').textContent.includes('Initial')"
+        )
         if width < 1000:
             page.click("label.md-header__button[for=__search]")
         page.fill(".md-search__input", "InfeasibleError")
