@@ -41,7 +41,7 @@ def fill(text: str, name: str) -> str:
     def replace(match: re.Match[str]) -> str:
         code, output = match["code"], match["output"]
         if match["language"] == "python":
-            printed = run_python(code, namespace)
+            printed = run_python(code, f"{name}.py", namespace)
         else:
             printed = "".join(run_command(line) for line in commands(code))
         if output is None:
@@ -58,11 +58,11 @@ def commands(code: str) -> list[str]:
     return [line for line in lines if line.startswith("kilograd ")]
 
 
-def run_python(code: str, namespace: dict[str, object]) -> str:
+def run_python(code: str, file: str, namespace: dict[str, object]) -> str:
     """What the code prints."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, "block", "exec"), namespace)
+        exec(compile(code, file, "exec"), namespace)
     return printed.getvalue()
 
 
