@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-packages check bench format clean
+.PHONY: help demo docs test test-slow test-packages check bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,14 @@ bench: $(VENV)/.dev  ## side-by-side measurements; they assert nothing
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/allocation.py
 	$(BIN)/python benchmarks/planning.py linear_m4 vgg16_cifar_m4 resnet18_cifar_m4 --shares 75 50
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs  ## build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'open build/site/index.html, or: python3 -m http.server -d build/site'
 
 format: $(VENV)/.dev  ## format Python and C
 	$(BIN)/ruff format .

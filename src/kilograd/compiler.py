@@ -63,9 +63,9 @@ def compile(
 
     Args:
         model: a `torch.nn.Module`, a `torch.export.ExportedProgram`, or the path of a `.pt2` or
-        `.onnx` file. example_input: one sample with its leading batch dimension of 1, which fixes
-        the shapes; may be left out for
-            files whose shapes are static.
+            `.onnx` file.
+        example_input: one sample with its leading batch dimension of 1, which fixes the shapes; may
+            be left out for files whose shapes are static.
         device: a name from `kilograd.devices.names()`, the path of a device file, or a `Device`.
         update: what to train, see `kilograd.update`; everything by default.
         loss: "cross_entropy", "mse", "autoencoder" or "bce_with_logits".

@@ -94,7 +94,10 @@ def _is_count(number: object) -> bool:
 
 
 def last(layers: int) -> Last:
-    """Train the last `layers` layers that have parameters, in execution order."""
+    """Train the last `layers` layers that have parameters, in execution order.
+
+    Raises InputError for a number that is not whole, or negative.
+    """
     if not _is_count(layers):
         raise InputError(
             f"update.last({layers!r}): the number of layers must be whole, not negative"
@@ -103,7 +106,10 @@ def last(layers: int) -> Last:
 
 
 def biases(count: int | None = None) -> Biases:
-    """Train the last `count` biases in execution order, or all of them."""
+    """Train the last `count` biases in execution order, or all of them.
+
+    Raises InputError for a number that is not whole, or negative.
+    """
     if count is not None and not _is_count(count):
         raise InputError(
             f"update.biases({count!r}): the number of biases must be whole, not negative"
@@ -125,7 +131,8 @@ def channels(fraction: float) -> Channels:
     """Train the first `fraction` (0 to 1) of the input channels of the matched weights, and their
     biases.
 
-    Zero means biases only. At least one channel is trained when the fraction is above zero.
+    Zero means biases only. At least one channel is trained when the fraction is above zero. Raises
+    InputError for a fraction outside 0 to 1.
     """
     if not isinstance(fraction, numbers.Real) or not 0 <= fraction <= 1:
         raise InputError(f"update.channels({fraction!r}): the fraction must be between 0 and 1")
@@ -164,7 +171,7 @@ def parse(texts: Sequence[str]) -> Spec:
     """A spec from command-line texts, applied in order.
 
     `all`, `last:2`, `biases`, `biases:20`, or `PATTERN=CHOICE` with the choices `full`, `bias`,
-    `none` and `channels:0.25`.
+    `none` and `channels:0.25`. Raises InputError for any other text.
     """
     return Mixture(tuple(_parse_one(text) for text in texts))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ _EDIT = re.compile(
 """A block that the guide adds to a file of the project."""
 
 _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_BASH = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_PROGRAM = re.compile(r"^```c\n(#include <.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 
 
@@ -37,10 +40,21 @@ def python_blocks(document: Path) -> list[tuple[int, str]]:
     ]
 
 
+def commands(document: Path) -> list[tuple[int, str]]:
+    """Line number and text of every `kilograd` command in a `bash` block."""
+    text = document.read_text(encoding="utf-8")
+    return [
+        (text.count("\n", 0, match.start(1)) + 1, line)
+        for match in _BASH.finditer(text)
+        for line in match.group(1).replace("\\\n", " ").splitlines()
+        if line.startswith("kilograd ")
+    ]
+
+
 @pytest.mark.parametrize(
     "document", [d for d in DOCUMENTS if python_blocks(d)], ids=lambda path: path.name
 )
-def test_python_blocks_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_blocks_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for package in ("sklearn", "unicorn"):
         pytest.importorskip(package)
     torch = pytest.importorskip("torch")
@@ -48,12 +62,41 @@ def test_python_blocks_run(document: Path, tmp_path: Path, monkeypatch: pytest.M
     torch.set_num_threads(1)  # many small operators: threads would wait for each other
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": document.stem}
+    shell = dict.fromkeys(commands(document))
     try:
-        for line, text in python_blocks(document):
+        for line, text in sorted([*python_blocks(document), *shell]):
+            if (line, text) in shell:
+                run_command(text)
+                continue
             # Padding makes a traceback name the line of the document.
             exec(compile("\n" * (line - 1) + text, str(document), "exec"), namespace)
     finally:
         torch.set_num_threads(threads)
+    for match in _PROGRAM.finditer(document.read_text(encoding="utf-8")):
+        run_c(match.group(1))
+
+
+def run_command(line: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kilograd.cli", *shlex.split(line)[1:]],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+def run_c(program: str) -> None:
+    """Build a program with the project that the document saved as `firmware`, and run it."""
+    Path("app.c").write_text(program, encoding="utf-8")
+    sources = [
+        "app.c",
+        *(str(path) for path in Path("firmware").glob("*.c") if path.stem != "main"),
+    ]
+    flags = "-std=c99 -O2 -Wall -Wextra -Wconversion -Werror -ffp-contract=off -fno-strict-aliasing"
+    build = [sys.executable, "-m", "ziglang", "cc", *flags.split(), "-Ifirmware", *sources]
+    subprocess.run([*build, "-o", "app"], check=True)
+    done = subprocess.run(["./app"], capture_output=True, text=True)
+    assert done.returncode == 0 and "refused" not in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

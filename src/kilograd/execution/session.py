@@ -111,7 +111,11 @@ class Session:
     # Running -------------------------------------------------------------------------------------
 
     def predict(self, x: ArrayLike) -> Array:
-        """The network's output for one sample or for a batch of any size, in the user's layout."""
+        """The network's output, float32 [N, ...] in the user's layout, for one sample or a batch.
+
+        `x` is [N, ...], or one sample without the batch dimension, in the layout of the user's
+        model. Raises InputError for another shape, or for what is no array of numbers.
+        """
         port = self._interface.output
         rows = []
         for sample in self._samples(x):
@@ -150,7 +154,10 @@ class Session:
     ) -> History:
         """Train on every sample `epochs` times, in an order drawn anew each epoch from `seed`.
 
-        `validation` is a pair (x, y) that is evaluated after each epoch. Returns the curves.
+        `x` is [N, ...] in the layout of the user's model, `y` [N] class indices or [N, ...] targets
+        of the output's shape. `validation` is a pair (x, y) that is evaluated after each epoch.
+        Returns the curves. Raises NonFiniteError when NaN or infinity arises, with the weights of
+        before that step, and InputError for samples, targets or arguments that do not fit.
         """
         samples = self._samples(x)
         targets, rate = self._targets(y, len(samples)), self._rate(lr)
@@ -173,7 +180,10 @@ class Session:
     # Judging -------------------------------------------------------------------------------------
 
     def accuracy(self, x: ArrayLike, y: ArrayLike) -> float:
-        """The share of samples whose largest output is at the class index given, in [0, 1]."""
+        """The share of samples whose largest output is at the class index given, in [0, 1].
+
+        `x` is [N, ...], `y` the class indices [N]. Raises InputError for a class that is not there.
+        """
         return self._accuracy(self._outputs(x), y)
 
     def loss(self, x: ArrayLike, y: ArrayLike | None = None) -> float:
@@ -298,7 +308,10 @@ class Session:
         self.step = 0
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint as the device's `net_save` makes it."""
+        """Write a checkpoint as the device's `net_save` makes it.
+
+        Raises InputError where the file cannot be written.
+        """
         data = self._backend.save()
         try:
             Path(path).write_bytes(data)
