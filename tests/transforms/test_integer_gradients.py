@@ -132,8 +132,10 @@ def test_steps_that_need_floats_read_real_gradients(options):
     assert "integer_conv2d_grad_input" in kinds(graph)
 
 
-def observed(graph: Graph, seed: int, number: int, x: np.ndarray, y: np.ndarray) -> dict:
-    """The real gradient of every trained tensor, by name."""
+def keep_values(
+    graph: Graph, x: np.ndarray, y: np.ndarray, seed: int = 0, number: int = 0
+) -> dict[Value, np.ndarray]:
+    """Every value of a step without a learning rate."""
     inputs = TrainingInputs.of(graph)
     state = {value: tensor.array for value, tensor in graph.state.items()}
     for value in state:
@@ -148,7 +150,12 @@ def observed(graph: Graph, seed: int, number: int, x: np.ndarray, y: np.ndarray)
         inputs.learning_rate.name: np.array(0, np.float32),
         inputs.step.name: np.array(0, np.uint32),
     }
-    values = evaluate(graph, feed, state, keep=True).values
+    return evaluate(graph, feed, state, keep=True).values
+
+
+def observed(graph: Graph, seed: int, number: int, x: np.ndarray, y: np.ndarray) -> dict:
+    """The real gradient of every trained tensor, by name."""
+    values = keep_values(graph, x, y, seed, number)
     producers = graph.producers()
     result = {}
     for node in graph.nodes:
@@ -267,6 +274,24 @@ def test_sums_that_may_overflow_are_float():
     program = kg.compile(model, x[:1], precision="int8", calibration=x, gradients="int8")
     assert {"q_weight_step", "integer_conv2d_grad_weight"} <= kinds(program.train.graph)
     assert any("q_conv2d_grad_weight takes its gradient as float32" in n for n in program.notes)
+
+
+def test_a_shift_that_is_too_large_does_not_reach_the_layers_behind():
+    """The gradient below it has fewer bits, and those after that have all of them again."""
+    _, x, y = data("residual")
+    graph = compiled("residual", head="int8").train.graph
+    first = next(node.inputs[0] for node in graph.nodes if isinstance(node.op, ShiftStep))
+    larger = Tensor(graph.state[first].array + 4)
+    stale = replace(graph, state={**graph.state, first: larger})
+    made = [
+        node.outputs[0] for node in stale.nodes
+        if node.op.name == "integer_conv2d_grad_input"
+    ]  # fmt: skip
+    assert len(made) > 2
+    values = [keep_values(each, x, y) for each in (graph, stale)]
+    for value in made[2:]:
+        usual, now = (int(np.abs(v[value].astype(int)).max()) for v in values)
+        assert now > usual / 2 > 16
 
 
 def test_messages():

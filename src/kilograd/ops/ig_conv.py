@@ -37,6 +37,7 @@ from kilograd.ops.ig_narrow import (
     check_gradient,
     check_seed,
     gradient,
+    headroom,
     i32,
     narrow,
     random_gradient,
@@ -151,7 +152,9 @@ class IntegerConv2dGradInput(QConv2dGradInput):
         h = _scaled(xp, d_y, multiplier)
         sums = convolve_grad_input(xp, h, weight, geometry, self.groups)
         unit = int(exponent) - self.unit
-        return narrow(xp, xp.astype(sums, xp.int64), unit, shift, seed, self.salt)
+        return narrow(
+            xp, xp.astype(sums, xp.int64), unit, shift, headroom(xp, d_y), seed, self.salt
+        )
 
     def cost(self, *types: TensorType) -> Cost:
         """As many multiply-accumulates as forward."""
@@ -296,7 +299,9 @@ class IntegerLinearGradInput(QLinearGradInput):
         d_y, exponent, *weights, multiplier, shift, seed = arrays
         weight = xp.astype(xp.concat(list(weights), axis=1), xp.float64)
         sums = xp.astype(xp.matmul(_scaled(xp, d_y, multiplier), weight), xp.int64)
-        return narrow(xp, sums, int(exponent) - self.unit, shift, seed, self.salt)
+        return narrow(
+            xp, sums, int(exponent) - self.unit, shift, headroom(xp, d_y), seed, self.salt
+        )
 
     def cost(self, *types: TensorType) -> Cost:
         """As many multiply-accumulates as forward."""

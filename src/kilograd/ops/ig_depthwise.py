@@ -31,6 +31,7 @@ from kilograd.ops.ig_narrow import (
     check_gradient,
     check_seed,
     gradient,
+    headroom,
     i32,
     narrow,
     random_gradient,
@@ -83,7 +84,9 @@ class IntegerDepthwiseConv2dGradInput(QDepthwiseConv2dGradInput):
         for kh, kw, index in geometry.taps:
             padded[index] += g * weight[kh, kw]
         sums = padded[geometry.inside] * xp.astype(multiplier, xp.int64)
-        return narrow(xp, sums, int(exponent) - self.unit, shift, seed, self.salt)
+        return narrow(
+            xp, sums, int(exponent) - self.unit, shift, headroom(xp, d_y), seed, self.salt
+        )
 
     def cost(self, *types: TensorType) -> Cost:
         """As many multiply-accumulates as forward; two words a tap."""

@@ -18,6 +18,7 @@ from kilograd.ops.ig_narrow import (
     check_gradient,
     check_seed,
     gradient,
+    headroom,
     i32,
     narrow,
     noise,
@@ -61,7 +62,12 @@ class GradientAdd(Operator):
             )
             for g, exponent in ((a, a_exponent), (b, b_exponent))
         )
-        return narrow(xp, sums, high - ALIGNED_BITS, shift, seed, self.salt)
+        room = min(
+            headroom(xp, g) + high - int(exponent)
+            for g, exponent in ((a, a_exponent), (b, b_exponent))
+        )
+        room = min(room, ALIGNED_BITS)
+        return narrow(xp, sums, high - ALIGNED_BITS, shift, room, seed, self.salt)
 
     def cost(self, *types: TensorType) -> Cost:
         """One pass."""
@@ -224,7 +230,7 @@ class GradientTable(Operator):
         places = xp.reshape(xp.astype(x, xp.int64) - LOW, (-1,))
         slope = xp.reshape(xp.take(xp.astype(slopes, xp.int64), places, axis=0), x.shape)
         sums = xp.astype(d, xp.int64) * slope
-        return narrow(xp, sums, int(exponent) - self.unit, shift, seed, self.salt)
+        return narrow(xp, sums, int(exponent) - self.unit, shift, headroom(xp, d), seed, self.salt)
 
     def cost(self, *types: TensorType) -> Cost:
         """One pass."""

@@ -7,9 +7,12 @@ operator that makes one computes int32 sums of at most 2^30 in units of 2^unit a
     exponent = unit + shift
     wanted   = the smallest shift with which no sum would have been cut off
 
-so that the mean of g 2^exponent over the noise is the sum. `shift` is a state: the shift that
-earlier steps wanted. It belongs to the layer, not to the sample: how large a gradient is reaches
-the exponents from the loss. `ig_narrow.h` is the same in C.
+so that the mean of g 2^exponent over the noise is the sum. `shift` is a state less the headroom of
+the gradient that the sums are of, the bits that its largest number could have more; the state is
+the shift that earlier steps wanted for a gradient without headroom. It belongs to the layer, not to
+the sample: how large a gradient is reaches the exponents from the loss. Without headroom, a layer
+whose shift is too large would make the next one round its sums to almost nothing, and so on: twenty
+layers below, there is only noise. `ig_narrow.h` is the same in C.
 
 Integer gradients with an exponent a tensor are those of Wang et al., "NITI: Training Integer Neural
 Networks Using Integer-only Arithmetic", TPDS 2022; that ranges of earlier steps serve is shown by
@@ -57,15 +60,24 @@ def noise(xp: Namespace, seed: Array, salt: int, shape: Sequence[int], bits: int
     return xp.bitwise_right_shift(draw32(xp, seed, salt, shape), 32 - bits)
 
 
+def headroom(xp: Namespace, g: Array) -> int:
+    """How many bits smaller than 7 the largest magnitude is; 0 where all are zero."""
+    whole = xp.astype(g, xp.int64)
+    seen = int(xp.max(xp.where(whole < 0, -1 - whole, whole)))
+    return 7 - seen.bit_length() if seen else 0
+
+
 def narrow(
-    xp: Namespace, sums: Array, unit: int, shift: Array, seed: Array, salt: int
+    xp: Namespace, sums: Array, unit: int, shift: Array, room: int, seed: Array, salt: int
 ) -> tuple[Array, Array, Array]:
-    """g, exponent and wanted of int64 sums in units of 2^unit."""
-    places = min(max(int(shift), 0), MAX_SHIFT)
+    """g, exponent and wanted of int64 sums in units of 2^unit, of a gradient with so much
+    headroom.
+    """
+    places = min(max(int(shift) - room, 0), MAX_SHIFT)
     rounded = xp.bitwise_right_shift(sums + noise(xp, seed, salt, sums.shape, places), places)
     g = xp.astype(xp.clip(rounded, -GRADIENT_LIMIT, GRADIENT_LIMIT), xp.int8)
     seen = int(xp.max(xp.where(sums < 0, -1 - sums, sums)))
-    wanted = max(seen.bit_length() - 7, 0)
+    wanted = max(seen.bit_length() - 7, 0) + room
     return g, scalar(xp, unit + places, sums), scalar(xp, wanted, sums)
 
 

@@ -72,7 +72,7 @@ static inline void kg_ig_conv2d_grad_input(int8_t *restrict d_x, int32_t *expone
   const int32_t group_in = C / groups, n = O / groups;
   int16_t *const factors = (int16_t *)scratch;
   int32_t *const taps = (int32_t *)(void *)(factors + KG_IG_PITCH(g->KH * g->KW * n));
-  kg_narrow narrow = kg_narrow_begin(shift, seed, salt);
+  kg_narrow narrow = kg_narrow_begin(*shift, kg_headroom_s8(d_y, g->OH * g->OW * O), seed, salt);
   for (int32_t p = 0; p < g->H * g->W; ++p) {
     for (int32_t q = 0; q < groups; ++q) {
       const int32_t met = kg_ig_gather(factors, taps, d_y + q * n, multiplier + q * n, g, O, n, p / g->W, p % g->W);

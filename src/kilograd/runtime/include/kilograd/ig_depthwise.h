@@ -60,7 +60,7 @@ static inline void kg_ig_depthwise_grad_input(int8_t *restrict d_x, int32_t *exp
                                               void *restrict scratch, const kg_window *g, int32_t C, int32_t unit,
                                               const uint32_t *seed, uint32_t salt) {
   kg_ig_met *const met = (kg_ig_met *)scratch;
-  kg_narrow narrow = kg_narrow_begin(shift, seed, salt);
+  kg_narrow narrow = kg_narrow_begin(*shift, kg_headroom_s8(d_y, g->OH * g->OW * C), seed, salt);
   for (int32_t p = 0; p < g->H * g->W; ++p) {
     const int32_t taps = kg_ig_meet(met, g, C, p / g->W, p % g->W);
     for (int32_t part = 0, c = 0; part < count; ++part) {

@@ -13,7 +13,8 @@ static inline void kg_ig_add(int8_t *g, int32_t *exponent, int32_t *wanted, cons
                              const uint32_t *seed, uint32_t salt) {
   const int32_t high = *a_exponent > *b_exponent ? *a_exponent : *b_exponent;
   const int32_t a_behind = high - *a_exponent, b_behind = high - *b_exponent;
-  kg_narrow narrow = kg_narrow_begin(shift, seed, salt);
+  const int32_t a_room = kg_headroom_s8(a, n) + a_behind, b_room = kg_headroom_s8(b, n) + b_behind;
+  kg_narrow narrow = kg_narrow_begin(*shift, kg_clamp_s32(a_room < b_room ? a_room : b_room, 0, 16), seed, salt);
   for (int32_t i = 0; i < n; ++i) {
     const int32_t sum = kg_ig_aligned(a[i], a_behind) + kg_ig_aligned(b[i], b_behind);
     g[i] = kg_narrow_s8(&narrow, sum, (uint32_t)i);
@@ -67,7 +68,7 @@ static inline void kg_ig_mask_bits(int8_t *d_x, const int8_t *d_y, const uint8_t
 static inline void kg_ig_table(int8_t *g, int32_t *exponent, int32_t *wanted, const int8_t *d,
                                const int32_t *d_exponent, const int8_t *x, const int32_t *slopes, const int32_t *shift,
                                int32_t n, int32_t unit, const uint32_t *seed, uint32_t salt) {
-  kg_narrow narrow = kg_narrow_begin(shift, seed, salt);
+  kg_narrow narrow = kg_narrow_begin(*shift, kg_headroom_s8(d, n), seed, salt);
   for (int32_t i = 0; i < n; ++i) {
     g[i] = kg_narrow_s8(&narrow, d[i] * slopes[x[i] + 128], (uint32_t)i);
   }
