@@ -207,6 +207,21 @@ def test_nan_changes_nothing(rounding: str):
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
+def test_a_sample_with_nan_is_refused():
+    """Int8 has no NaN: quantised silently, the sample would be learned as if it were a number."""
+    learner = session()
+    before = learner.raw_state()
+    bad = X[:3].copy()
+    bad[1, 0, 2, 3] = np.nan
+    for call in (learner.predict, lambda x: learner.fit(x, Y[:3], progress=False)):
+        with pytest.raises(kg.InputError, match="sample 1 of 3 holds NaN"):
+            call(bad)
+    with pytest.raises(kg.InputError, match="NaN"):
+        learner.train_step(bad[1], 0)
+    for name, array in learner.raw_state().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
 def test_without_scaling_the_steps_are_of_another_size():
     """A weight's step without QAS is s² times that with it: nothing moves at the same rate."""
     learner = session(qas=False, rounding="nearest")

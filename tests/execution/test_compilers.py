@@ -45,3 +45,28 @@ def test_the_makefile_builds_an_example_that_runs(tmp_path):
         [directory / "sequential_example"], cwd=directory, capture_output=True, text=True
     )
     assert ran.returncode == 0 and "step 4: loss" in ran.stdout and "restored" in ran.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize("gradients", ["float32", "int8"])
+def test_the_makefile_builds_int8_without_a_warning(tmp_path, gradients: str):
+    """With the flags of the Makefile, which inline more than -O1."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    compiled = kg.compile(
+        model, x[:1], precision="int8", calibration=x, head="int8", gradients=gradients
+    )
+    directory = compiled.save(tmp_path / "project")
+    command = [
+        "make",
+        "CC=cc",
+        "CFLAGS=-O2 -Wall -Wextra -Werror",
+        "sequential_example",
+        "examples",
+    ]
+    built = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr

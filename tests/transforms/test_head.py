@@ -61,7 +61,15 @@ def test_a_fresh_head_learns_more_classes_than_there_were(model: nn.Module):
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [(1, "two classes"), ([0, 5], "5 is none of the network's 5"), ([0, "a"], "'a' is none")],
+    [
+        (1, "two classes"),
+        ([0, 5], "5 is none of the network's 5"),
+        ([0, "a"], "'a' is none"),
+        ([True, False], "True is none"),
+        (2.5, "classes=2.5 is neither"),
+        ("ab", "classes='ab' is neither"),
+        (True, "classes=True is neither"),
+    ],
 )
 def test_bad_classes(classes, message: str):
     with pytest.raises(kg.InputError, match=message):

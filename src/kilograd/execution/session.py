@@ -381,6 +381,12 @@ class Session:
         type_ = self._interface.input_type
         if type_.quantization is None:
             return array.astype(type_.dtype.numpy)
+        wrong = np.argwhere(np.isnan(array))
+        if len(wrong):
+            raise InputError(
+                f"sample {wrong[0][0]} of {len(array)} holds NaN, which int8 has not; nothing was "
+                "changed"
+            )
         convert = Quantize(type_.quantization.scales[0], type_.quantization.zero_point)
         return np.asarray(convert.reference(np, array.astype(np.float32))[0])
 

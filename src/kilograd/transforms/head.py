@@ -6,7 +6,7 @@ Fresh rows are drawn as PyTorch draws those of a linear layer, uniformly from +-
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -74,16 +74,25 @@ def _last_layer(graph: Graph) -> Node:
 
 
 def _rows(classes: Classes, old: int) -> list[int | None]:
-    if isinstance(classes, numbers.Integral):
+    if isinstance(classes, numbers.Integral) and not isinstance(classes, bool):
         rows: list[int | None] = [None] * int(classes)
+    elif isinstance(classes, Iterable) and not isinstance(classes, str | Mapping):
+        rows = list(classes)
     else:
-        rows = list(classes)  # type: ignore[arg-type]
+        raise InputError(
+            f"classes={classes!r} is neither a number of classes nor a list that says for each "
+            "class which old one it starts as"
+        )
     if len(rows) < 2:
         raise InputError(f"classes={classes!r}: a classifier needs two classes or more")
     for row in rows:
-        if row is not None and not (isinstance(row, numbers.Integral) and 0 <= row < old):
+        if row is not None and not _is_class(row, old):
             raise InputError(f"classes: {row!r} is none of the network's {old} classes (or None)")
     return rows
+
+
+def _is_class(row: object, old: int) -> bool:
+    return isinstance(row, numbers.Integral) and not isinstance(row, bool) and 0 <= row < old
 
 
 def _chosen(

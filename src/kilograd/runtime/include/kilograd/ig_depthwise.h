@@ -64,14 +64,16 @@ static inline void kg_ig_depthwise_grad_input(int8_t *restrict d_x, int32_t *exp
   for (int32_t p = 0; p < g->H * g->W; ++p) {
     const int32_t taps = kg_ig_meet(met, g, C, p / g->W, p % g->W);
     for (int32_t part = 0, c = 0; part < count; ++part) {
-      const int32_t own = parts[part].I, end = c + own;
+      const int32_t own = parts[part].I;
       const int8_t *w = parts[part].w;
-      for (; c + KG_IG_BLOCK <= end; c += KG_IG_BLOCK, w += KG_IG_BLOCK) {
-        kg_ig_depthwise_lanes(d_x + p * C + c, &narrow, d_y + c, w, multiplier + c, met, taps, own, p * C + c,
-                              KG_IG_BLOCK);
-      }
-      for (; c < end; ++c, ++w) {
-        kg_ig_depthwise_lanes(d_x + p * C + c, &narrow, d_y + c, w, multiplier + c, met, taps, own, p * C + c, 1);
+      for (int32_t rest = own; rest > 0;) {
+        const int32_t at = p * C + c, lanes = rest < KG_IG_BLOCK ? 1 : KG_IG_BLOCK;
+        if (lanes == KG_IG_BLOCK) {
+          kg_ig_depthwise_lanes(d_x + at, &narrow, d_y + c, w, multiplier + c, met, taps, own, at, KG_IG_BLOCK);
+        } else {
+          kg_ig_depthwise_lanes(d_x + at, &narrow, d_y + c, w, multiplier + c, met, taps, own, at, 1);
+        }
+        c += lanes, w += lanes, rest -= lanes;
       }
     }
   }
