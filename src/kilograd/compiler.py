@@ -179,8 +179,9 @@ def _check_precision(precision: str, calibration: Any, gradients: str) -> None:
         raise InputError(f"precision={precision!r} is unknown; there are float32 and int8")
     if precision == "int8" and calibration is None:
         raise InputError(
-            "precision='int8' needs calibration data: pass calibration=x, a batch of inputs like "
-            "those that the network will see, from which the ranges of its int8 tensors are taken"
+            "precision='int8' needs calibration data: pass calibration=x, or --calibration FILE, "
+            "inputs like those that the network will see, from which the ranges of its int8 "
+            "tensors are taken"
         )
     if precision == "float32" and calibration is not None:
         raise InputError("calibration is for precision='int8'; float32 takes none")

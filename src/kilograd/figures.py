@@ -172,7 +172,9 @@ def _quantization(program: Program) -> tuple[str, ...]:
     if report is None:
         return ()
     kept = [f"float32: {layer}, {operator}: {why}" for layer, operator, why in report.kept]
-    return ("precision: int8", *kept, *([str(report.score)] if report.score else []))
+    gradients = report.settings.get("gradients", "float32")
+    score = [str(report.score)] if report.score else []
+    return (f"precision: int8, gradients {gradients}", *kept, *score)
 
 
 def command(program: Program) -> str:

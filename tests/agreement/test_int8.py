@@ -179,6 +179,14 @@ def test_state_returns_to_the_user_and_back():
             np.testing.assert_array_equal(array, state[name], err_msg=name)
 
 
+def test_a_parameter_beyond_the_range_is_refused():
+    learner = session()
+    parameters, state = learner.state_dict(), learner.raw_state()
+    with pytest.raises(kg.InputError, match=r"0\.weight.*100 times.*headroom"):
+        learner.load_state_dict({"0.weight": parameters["0.weight"] * 100})
+    np.testing.assert_array_equal(learner.raw_state()["v0_weight"], state["v0_weight"])
+
+
 def test_a_checkpoint_goes_on_with_the_same_random_numbers(tmp_path):
     whole, part = session(seed=7), session(seed=7)
     for i in range(6):

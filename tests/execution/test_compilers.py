@@ -58,7 +58,7 @@ def test_the_makefile_builds_int8_without_a_warning(tmp_path, gradients: str):
     )  # fmt: skip
     x = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
     compiled = kg.compile(
-        model, x[:1], precision="int8", calibration=x, head="int8", gradients=gradients
+        model, x[:1], precision="int8", calibration=x, head="float32", gradients=gradients
     )
     directory = compiled.save(tmp_path / "project")
     command = [

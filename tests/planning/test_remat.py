@@ -35,7 +35,8 @@ def tiny(draw: st.DrawFn, most: int, *, rules: bool) -> tuple[Problem, Limits]:
 
 
 def solved(problem: Problem, limits: Limits, **options: object) -> Solution | None:
-    deadline = None if limits.seconds is None else limits.seconds / problem.plain_seconds
+    timed = limits.seconds is not None and problem.plain_seconds > 0
+    deadline = limits.seconds / problem.plain_seconds if timed else None
     try:
         plan = remat.solve(
             problem, ram_bytes=limits.ram_bytes, deadline=deadline, gap=0.0, **options

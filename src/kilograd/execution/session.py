@@ -8,7 +8,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kilograd.errors import CompilerBug, InputError, NonFiniteError
 from kilograd.execution.interface import Interface, aligned
 from kilograd.ir import Origin, to_user
+from kilograd.ir.origin import Quantized
 from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSquaredError
 from kilograd.ops.q_convert import Quantize
 from kilograd.options import Loss, finite_float32
@@ -252,7 +253,8 @@ class Session:
     def load_state_dict(self, parameters: Mapping[str, ArrayLike]) -> None:
         """Set trained parameters by the user's names; others are left alone.
 
-        Raises InputError for a name that is not trained, or a value that a frozen part contradicts.
+        Raises InputError for a name that is not trained, a value that a frozen part contradicts, or
+        one beyond the range of an int8 weight.
         """
         current = self.raw_state()
         origins = {t.origin.name for t in self._interface.state.values() if t.origin is not None}
@@ -274,6 +276,7 @@ class Session:
                     f"{list(array.shape)} with {int((~np.isfinite(array)).sum())} that are not"
                 )
             self._check_frozen(origin.name, array)
+            _check_range(origin, array)
             current[value.name] = origin.to_program(array)
         self._backend.write_state(self._pack(current))
 
@@ -471,6 +474,22 @@ def _numbers(x: Any, name: str) -> Array:
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} holds {array.dtype}; real numbers are needed")
     return array
+
+
+def _check_range(origin: Origin, array: Array) -> None:
+    """Refuse a parameter that an integer tensor cannot hold; its scales are those of the compiled
+    weights.
+    """
+    if not origin.steps or not isinstance(origin.steps[-1], Quantized):
+        return
+    last = origin.steps[-1]
+    whole = replace(origin, steps=origin.steps[:-1], part=None).to_program(array)
+    excess = float(np.max(np.abs(whole) / last.scales)) / last.limit
+    if excess > 1 + 0.5 / last.limit:
+        raise InputError(
+            f"{origin.name}: a value is {excess:.3g} times the largest that its integers can hold; "
+            "compile the model with these parameters, or with headroom for them"
+        )
 
 
 def _check_ids(array: Array, count: int) -> None:

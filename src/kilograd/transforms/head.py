@@ -92,7 +92,8 @@ def _rows(classes: Classes, old: int) -> list[int | None]:
 
 
 def _is_class(row: object, old: int) -> bool:
-    return isinstance(row, numbers.Integral) and not isinstance(row, bool) and 0 <= row < old
+    whole = isinstance(row, numbers.Integral) and not isinstance(row, bool)
+    return whole and 0 <= row < old  # type: ignore[operator]
 
 
 def _chosen(
