@@ -1,0 +1,432 @@
+"""A keyword spotter that gets to know a new speaker on the device, from five samples a digit.
+
+    python benchmarks/speech.py [--seeds N] [--roundings] [--search] [--quick]
+
+Free Spoken Digit Dataset, six speakers. For each of them a DS-CNN on log-mel energies is trained in
+PyTorch on the other five (cached under build/accuracy), quantised with their samples as calibration
+data, and adapts to the sixth in int8 on single samples. Takes 0 to 4 of the sixth are the official
+test split; a seed draws five of the other takes of every digit to learn from. For the first speaker
+the first seed runs on the emulated STM32F746 from beginning to end; the other runs take 20 steps
+there and on the host, which have to agree in every bit, and go on on the host.
+
+--search compares what to train, rates and epochs. They are judged by the takes that were neither
+drawn nor are for testing; for every speaker the setting is chosen that is best on average for the
+other five. --roundings compares the three roundings of an integer step with the setting used here.
+
+The recordings come from $KILOGRAD_DATA, or ../shared/data beside the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+import torch
+from real_data import (
+    BUILD,
+    Log,
+    Split,
+    data_file,
+    has_integer_gradients,
+    learn,
+    percent,
+    table,
+)
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import kilograd as kg
+from kilograd.execution.session import Session
+from kilograd.program import Program
+from kilograd.zoo.model import DepthwiseSeparable, ZooModel, conv_bn_relu
+
+FRAMES, BANDS, WINDOW = 32, 24, 256
+SPEEDS = (1.0, 0.88, 1.13)
+TEST_TAKES = 5
+SAMPLES_A_DIGIT = 5
+CALIBRATION = 200
+COMPARED_STEPS = 20
+EPOCHS = 24
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the device adapts."""
+
+    update: str = "all"
+    lr: float = 0.003
+    epochs: int = 10
+    rounding: str = "stochastic"
+    gradients: str = "float32"
+
+    def __str__(self) -> str:
+        integer = ", int8 gradients" if self.gradients == "int8" else ""
+        return f"{self.update}, rate {self.lr:g}, {self.epochs} epochs, {self.rounding}{integer}"
+
+
+CHOSEN = Setting()
+UPDATES: dict[str, Any] = {
+    "all": kg.update.all(),
+    "last 3": kg.update.last(3),
+    "biases and head": [kg.update.biases(), {"classifier": kg.update.full()}],
+    "head": {"classifier": kg.update.full()},
+}
+
+
+class SpeechNet(ZooModel):
+    """DS-CNN on 32 frames of 24 bands: [N, 1, 32, 24] -> [N, 10].
+
+    Zhang et al., "Hello Edge", 2017; words are stretched to the same length, so the last feature
+    map keeps its four places in time apart.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 64, 96)) -> None:
+        super().__init__()
+        self.input_shape = (1, FRAMES, BANDS)
+        self.first_conv = conv_bn_relu(1, widths[0], 5, stride=2, padding=2)
+        self.blocks = nn.Sequential(
+            *(
+                DepthwiseSeparable(inputs, outputs, stride)
+                for (inputs, outputs), stride in zip(pairwise(widths), (1, 2, 1, 2), strict=True)
+            )
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.pool = nn.Sequential(nn.AvgPool2d((1, BANDS // 8)), nn.Flatten())
+        self.classifier = nn.Linear(widths[-1] * (FRAMES // 8), 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.classifier(self.pool(self.dropout(self.blocks(self.first_conv(x)))))
+        return y
+
+
+# Features ------------------------------------------------------------------------------------
+
+
+def mel_filters(bands: int, rate: int) -> np.ndarray:
+    """Triangles [bands, WINDOW / 2 + 1], evenly spaced in mel from 60 Hz to 95 % of half the rate.
+
+    O'Shaughnessy, "Speech Communication", 1987: mel = 2595 log10(1 + f / 700 Hz).
+    """
+    low, high = (2595 * np.log10(1 + f / 700) for f in (60, 0.475 * rate))
+    corners = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1)
+    frequencies = np.arange(WINDOW // 2 + 1) * rate / WINDOW
+    left, middle, right = (corners[i : i + bands, None] for i in range(3))
+    rising, falling = (
+        (frequencies - left) / (middle - left),
+        (right - frequencies) / (right - middle),
+    )
+    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+
+
+def log_mel(sound: np.ndarray, filters: np.ndarray, speed: float = 1.0) -> np.ndarray:
+    """[FRAMES, BANDS] of a recording, frames evenly spread over it; mean 0 and deviation 1."""
+    if speed != 1.0:
+        places = np.arange(int(len(sound) / speed)) * speed
+        sound = np.interp(places, np.arange(len(sound)), sound).astype(np.float32)
+    sound = np.append(sound[:1], sound[1:] - np.float32(0.95) * sound[:-1])
+    sound = np.pad(sound, (0, max(0, WINDOW + FRAMES - len(sound))))
+    starts = np.linspace(0, len(sound) - WINDOW, FRAMES).astype(int)
+    frames = sound[starts[:, None] + np.arange(WINDOW)] * np.hanning(WINDOW).astype(np.float32)
+    energies = (np.abs(np.fft.rfft(frames)) ** 2).astype(np.float32) @ filters.T
+    logs = np.log(energies + 1e-5)
+    return (logs - logs.mean()) / (logs.std() + 1e-3)
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Features [speeds, N, 1, FRAMES, BANDS] at every speed, and what was said by whom."""
+
+    x: np.ndarray
+    digit: np.ndarray
+    speaker: np.ndarray
+    take: np.ndarray
+    names: tuple[str, ...]
+
+    def split(self, chosen: np.ndarray) -> Split:
+        """The recordings at these indices, at their own speed."""
+        return self.x[0, chosen], self.digit[chosen]
+
+    def test(self, speaker: int) -> Split:
+        return self.split(np.flatnonzero((self.speaker == speaker) & (self.take < TEST_TAKES)))
+
+    def draw(self, speaker: int, seed: int) -> tuple[Split, Split]:
+        """What the device learns from, and the takes left for choosing settings."""
+        rng, chosen = np.random.default_rng(seed), []
+        own = (self.speaker == speaker) & (self.take >= TEST_TAKES)
+        for digit in range(10):
+            takes = np.flatnonzero(own & (self.digit == digit))
+            chosen.append(rng.permutation(takes)[:SAMPLES_A_DIGIT])
+        learned = np.concatenate(chosen)
+        rest = np.setdiff1d(np.flatnonzero(own), learned)
+        return self.split(learned), self.split(rest)
+
+
+def recordings(speeds: tuple[float, ...] = SPEEDS) -> Recordings:
+    with np.load(data_file("speech/spoken_digits.npz")) as file:
+        pcm, rate = file["pcm"].astype(np.float32) / 32768, int(file["sample_rate"])
+        spans = list(pairwise(file["offset"]))
+        filters = mel_filters(BANDS, rate)
+        x = [np.stack([log_mel(pcm[a:b], filters, speed) for a, b in spans]) for speed in speeds]
+        names = tuple(str(name) for name in file["speaker_names"])
+        return Recordings(
+            np.stack(x)[:, :, None].astype(np.float32),
+            file["digit"].astype(np.int64),
+            file["speaker"].astype(np.int64),
+            file["take"].astype(np.int64),
+            names,
+        )
+
+
+# Pretraining ---------------------------------------------------------------------------------
+
+
+def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Moved by up to three frames and one band, a gap in time and one in frequency, and noise.
+
+    The gaps are those of Park et al., "SpecAugment", 2019.
+    """
+    count, _, frames, bands = x.shape
+
+    def integers(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (count, 1), generator=generator)
+
+    times = (torch.arange(frames) + integers(-3, 4)).clamp(0, frames - 1)
+    tones = (torch.arange(bands) + integers(-1, 2)).clamp(0, bands - 1)
+    y = x[torch.arange(count)[:, None, None], 0, times[:, :, None], tones[:, None, :]]
+    for axis, size, widest in ((1, frames, 7), (2, bands, 5)):
+        start, width = integers(0, size - widest), integers(0, widest)
+        place = torch.arange(size)
+        gap = (place >= start) & (place < start + width)
+        y = y.masked_fill(gap[:, :, None] if axis == 1 else gap[:, None, :], 0.0)
+    return (y + 0.1 * torch.randn(y.shape, generator=generator))[:, None]
+
+
+def pretrain(sounds: Recordings, chosen: np.ndarray, epochs: int) -> SpeechNet:
+    """Train on these recordings in float32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, generator = SpeechNet(), torch.Generator().manual_seed(0)
+        x, y = torch.tensor(sounds.x[:, chosen]), torch.tensor(sounds.digit[chosen])
+        steps = epochs * (len(chosen) // BATCH)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
+        loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+        model.train()
+        for _ in range(epochs):
+            order = torch.randperm(len(chosen), generator=generator)
+            for part in order[: len(order) // BATCH * BATCH].split(BATCH):
+                speed = torch.randint(len(x), (BATCH,), generator=generator)
+                optimizer.zero_grad()
+                loss(model(augment(x[speed, part], generator)), y[part]).backward()
+                optimizer.step()
+                schedule.step()
+    return model.eval()
+
+
+def pretrained(sounds: Recordings, speaker: int, epochs: int, log: Log) -> SpeechNet:
+    """The network for a speaker whom it has not heard, from the cache or trained."""
+    settings = (epochs, BATCH, SPEEDS, FRAMES, BANDS, WINDOW, torch.__version__, 1)
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+    path = BUILD / f"speech-without-{sounds.names[speaker]}-{digest}.safetensors"
+    if path.is_file():
+        model = SpeechNet()
+        model.load_state_dict(load_file(path))
+        return model.eval()
+    log(f"pretraining without {sounds.names[speaker]}")
+    model = pretrain(sounds, np.flatnonzero(sounds.speaker != speaker), epochs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), path)
+    return model
+
+
+# Adapting ------------------------------------------------------------------------------------
+
+
+def build(model: SpeechNet, sounds: Recordings, speaker: int, setting: Setting) -> Program:
+    """The int8 program for the device, calibrated with the speakers of pretraining."""
+    others = np.flatnonzero(sounds.speaker != speaker)
+    chosen = np.random.default_rng(0).permutation(others)[:CALIBRATION]
+    options = {"gradients": setting.gradients} if setting.gradients != "float32" else {}
+    return kg.compile(
+        model,
+        sounds.x[0, :1],
+        device="stm32f746",
+        precision="int8",
+        calibration=sounds.x[0, chosen],
+        update=UPDATES[setting.update],
+        optimizer=kg.SGD(lr=setting.lr, rounding=setting.rounding),
+        name="speech",
+        **options,
+    )
+
+
+def assert_same_bits(host: Session, board: Session, split: Split, lr: float) -> None:
+    """The first steps give the same losses and the same state on both."""
+    for session in (host, board):
+        session.reset()
+    for x, y in list(zip(*split, strict=True))[:COMPARED_STEPS]:
+        losses = [session.train_step(x, int(y), lr=lr) for session in (host, board)]
+        assert losses[0] == losses[1], f"losses differ: {losses}"
+    ours, theirs = host.raw_state(), board.raw_state()
+    for name in ours:
+        assert np.array_equal(ours[name], theirs[name]), f"{name} differs"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Accuracies of a run on the test takes and on the takes left for choosing settings."""
+
+    before: float
+    after: float
+    left: float
+
+
+def adapt(session: Session, sounds: Recordings, speaker: int, setting: Setting, seed: int) -> Adapted:
+    """One speaker, one seed."""
+    learned, left = sounds.draw(speaker, seed)
+    test = sounds.test(speaker)
+    session.reset()
+    before = session.accuracy(*test)
+    finite = learn(session, learned, setting.epochs, setting.lr, seed)
+    if not finite:
+        return Adapted(before, 0.1, 0.1)
+    return Adapted(before, session.accuracy(*test), session.accuracy(*left))
+
+
+def measure(
+    sounds: Recordings, setting: Setting, seeds: int, epochs: int, log: Log, optimize: str
+) -> None:
+    """The table of six speakers."""
+    rows, every = [], []
+    for speaker, name in enumerate(sounds.names):
+        model = pretrained(sounds, speaker, epochs, log)
+        program = build(model, sounds, speaker, setting)
+        host, board = program.on_host(optimize=optimize), program.on_emulator()
+        assert_same_bits(host, board, sounds.draw(speaker, 0)[0], setting.lr)
+        instructions = board.instructions
+        runs = []
+        for seed in range(seeds):
+            on_board = speaker == 0 and seed == 0
+            runs.append(adapt(board if on_board else host, sounds, speaker, setting, seed))
+            log(f"{name}, seed {seed}: {runs[-1]}")
+        every.append(runs)
+        rows.append(
+            (
+                name,
+                percent([runs[0].before]),
+                percent(r.after for r in runs),
+                percent(r.left for r in runs),
+                f"{program.memory.sram_bytes:,}",
+                f"{program.memory.flash_bytes:,}",
+                f"{instructions:,}",
+            )
+        )
+    by_seed = list(zip(*every, strict=True))
+    rows.append(
+        (
+            "mean",
+            percent([np.mean([runs[0].before for runs in every])]),
+            percent(np.mean([r.after for r in runs]) for runs in by_seed),
+            percent(np.mean([r.left for r in runs]) for runs in by_seed),
+            "",
+            "",
+            "",
+        )
+    )
+    header = ("speaker", "before, %", "after, %", "other takes, %", "SRAM, B", "flash, B",
+              "instructions a step")  # fmt: skip
+    print(f"\n{setting}; {seeds} seeds\n\n{table(header, rows)}", flush=True)
+
+
+def search(
+    sounds: Recordings, settings: list[Setting], seeds: int, epochs: int, log: Log, optimize: str
+) -> dict[Setting, np.ndarray]:
+    """Accuracy on the takes left, and on the test takes: [speakers, seeds, 2] a setting."""
+    scores: dict[Setting, np.ndarray] = {
+        setting: np.zeros((len(sounds.names), seeds, 2)) for setting in settings
+    }
+    for speaker, name in enumerate(sounds.names):
+        model = pretrained(sounds, speaker, epochs, log)
+        sessions: dict[tuple[str, str, str], Session] = {}
+        for setting in settings:
+            key = (setting.update, setting.rounding, setting.gradients)
+            if key not in sessions:
+                sessions[key] = build(model, sounds, speaker, setting).on_host(optimize=optimize)
+            for seed in range(seeds):
+                result = adapt(sessions[key], sounds, speaker, setting, seed)
+                scores[setting][speaker, seed] = result.left, result.after
+            log(f"{name}: {setting}: {percent(scores[setting][speaker, :, 0])}")
+    return scores
+
+
+def print_scores(scores: dict[Setting, np.ndarray], names: tuple[str, ...]) -> None:
+    """A row a setting, and which would be chosen for each speaker by the other five."""
+    rows = [
+        (setting, percent(s[:, :, 0].mean(axis=0)), percent(s[:, :, 1].mean(axis=0)))
+        for setting, s in scores.items()
+    ]
+    print("\n" + table(("setting", "other takes, %", "test takes, %"), rows))
+    for speaker, name in enumerate(names):
+        others = [i for i in range(len(names)) if i != speaker]
+        best = max(scores, key=lambda s: float(scores[s][others, :, 0].mean()))
+        print(f"{name}: chosen by the others: {best}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="spoken digits of a new speaker")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--search", action="store_true")
+    parser.add_argument("--roundings", action="store_true")
+    parser.add_argument("--pretrain", action="store_true", help="fill the cache and stop")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds")
+    arguments = parser.parse_args()
+    data_file("speech/spoken_digits.npz")
+    torch.set_num_threads(1)
+    log, epochs, optimize, setting = Log(), EPOCHS, "-O3", CHOSEN
+    if arguments.quick:
+        sounds, epochs, optimize = quick_recordings(), 1, "-O1"
+        setting = replace(CHOSEN, epochs=1)
+    else:
+        sounds = recordings()
+    if arguments.pretrain:
+        for speaker in range(len(sounds.names)):
+            pretrained(sounds, speaker, epochs, log)
+    elif arguments.search:
+        grid = product(UPDATES, (0.001, 0.003, 0.01), (5, 20))
+        settings = [replace(setting, update=u, lr=lr, epochs=e) for u, lr, e in grid]
+        print_scores(
+            search(sounds, settings, arguments.seeds, epochs, log, optimize), sounds.names
+        )
+    elif arguments.roundings:
+        settings = [
+            replace(setting, rounding=rounding) for rounding in ("stochastic", "residual", "nearest")
+        ]
+        if has_integer_gradients():
+            settings.append(replace(setting, gradients="int8"))
+        print_scores(
+            search(sounds, settings, arguments.seeds, epochs, log, optimize), sounds.names
+        )
+    else:
+        measure(sounds, setting, arguments.seeds, epochs, log, optimize)
+
+
+def quick_recordings() -> Recordings:
+    """Two speakers, ten takes."""
+    whole = recordings((1.0,))
+    chosen = np.flatnonzero((whole.speaker < 2) & (whole.take < 10))
+    return Recordings(
+        whole.x[:, chosen],
+        whole.digit[chosen],
+        whole.speaker[chosen],
+        whole.take[chosen],
+        whole.names[:2],
+    )
+
+
+if __name__ == "__main__":
+    main()
