@@ -2,18 +2,20 @@
 
     python benchmarks/transfer.py [--data faces digits] [--methods PATTERN ...] [--quick]
 
-Two tasks, in the resolution of --resolution (the network was trained at 128): `faces`, scikit-image's
-lfw_subset (face or not, 25x25 grey), and `digits`, scikit-learn's load_digits (8x8 grey). The test
-split is fixed; a seed draws training and validation samples from the others, the new head and the
-order of the samples. Every program is compiled once and runs on the host, which computes the bits
-of the device: SGD on single samples, the rate falling along half a cosine. At these resolutions the
-pooled features are large (mean square 34 at 48x48), and a rate that the head bears moves nothing
-else; the last convolution is scaled so that their mean square is 1 on the calibration samples.
+Two tasks, in the resolution of --resolution (the network was trained at 128): `faces`, lfw_subset of
+scikit-image (face or not, 25x25 grey), and `digits`, load_digits of scikit-learn (8x8 grey). The
+test split is fixed; a seed draws training and validation samples from the others, the new head and
+the order of the samples. Every program is compiled once and runs on the host, which computes the
+bits of the device: SGD on single samples, the rate falling along half a cosine. At these
+resolutions the pooled features are large (mean square 34 at 48x48), and a rate that the head bears
+moves nothing else; the last convolution is scaled so that their mean square is 1 on the calibration
+samples.
 
-All methods have the same grid of rates. Each rate runs with every seed, the one with the best mean
+All methods have the same grid of rates. Each rate runs with every seed; the one with the best mean
 accuracy on validation samples (the lower loss among equals) is reported, with mean and standard
-deviation of its test accuracy over the seeds; rates beyond one that fell 10 points are left out. Without quantisation-aware scaling weights move by
-rate * scale^2, some 10^4 times less, so that method has a second row with a grid of its own.
+deviation of its test accuracy over the seeds. Rates beyond one that fell 10 points are left out.
+Without quantisation-aware scaling weights move by rate * scale^2, some 10^4 times less, so that
+method has a second row with a grid of its own.
 
 The ImageNet weights come from $KILOGRAD_DATA, or ../shared/data beside the repository.
 """
@@ -132,7 +134,7 @@ def digits(size: int) -> Task:
     source = load_digits()
     x = as_input(source.images.astype(np.float32) / 16, size)
     y = source.target
-    return Task("digits", 10, (x[:1297], y[:1297]), (x[1297:1597], y[1297:1597]), 150, 10)
+    return Task("digits", 10, (x[:1297], y[:1297]), (x[1297:1497], y[1297:1497]), 100, 8)
 
 
 TASKS = {"faces": faces, "digits": digits}
@@ -268,11 +270,13 @@ def main() -> None:
     ]
     if arguments.quick:
         chosen = [m for m in chosen if m.update == "head" and m.precision == "int8"]
-        arguments.resolution, arguments.seeds, optimize = 32, 2, "-O1"
+        arguments.data, arguments.resolution, arguments.seeds, optimize = ["faces"], 32, 2, "-O1"
     for name in arguments.data:
         task = TASKS[name](arguments.resolution)
         if arguments.quick:
-            task = Task(name, task.classes, task.pool, (task.test[0][:20], task.test[1][:20]), 20, 1)
+            task = Task(
+                name, task.classes, task.pool, (task.test[0][:20], task.test[1][:20]), 20, 1
+            )
         rows = [measure(method, task, arguments.seeds, optimize, log) for method in chosen]
         train, validation = task.draw(0)
         print(
