@@ -60,8 +60,8 @@ class Setting:
     """How the device adapts."""
 
     update: str = "all"
-    lr: float = 0.003
-    epochs: int = 10
+    lr: float = 0.01
+    epochs: int = 20
     rounding: str = "stochastic"
     gradients: str = "float32"
 
@@ -73,7 +73,6 @@ class Setting:
 CHOSEN = Setting()
 UPDATES: dict[str, Any] = {
     "all": kg.update.all(),
-    "last 3": kg.update.last(3),
     "biases and head": [kg.update.biases(), {"classifier": kg.update.full()}],
     "head": {"classifier": kg.update.full()},
 }
@@ -410,7 +409,7 @@ def main() -> None:
         for name in arguments.pretrain or sounds.names:
             pretrained(sounds, sounds.names.index(name), epochs, log)
     elif arguments.search:
-        grid = product(UPDATES, (0.001, 0.003, 0.01), (5, 20))
+        grid = product(UPDATES, (0.003, 0.01, 0.03), (5, 20))
         settings = [replace(setting, update=u, lr=lr, epochs=e) for u, lr, e in grid]
         print_scores(search(sounds, settings, arguments.seeds, epochs, log, optimize), sounds.names)
     elif arguments.roundings:

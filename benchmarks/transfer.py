@@ -2,8 +2,8 @@
 
     python benchmarks/transfer.py [--data faces digits] [--methods PATTERN ...] [--quick]
 
-Two tasks, in the resolution of --resolution (the network was trained at 128): `faces`, lfw_subset of
-scikit-image (face or not, 25x25 grey), and `digits`, load_digits of scikit-learn (8x8 grey). The
+Two tasks, at the resolution of --resolution (the network was trained at 128): `faces`, lfw_subset
+of scikit-image (face or not, 25x25 grey), and `digits`, load_digits of scikit-learn (8x8 grey). The
 test split is fixed; a seed draws training and validation samples from the others, the new head and
 the order of the samples. Every program is compiled once and runs on the host, which computes the
 bits of the device: SGD on single samples, the rate falling along half a cosine. At these
