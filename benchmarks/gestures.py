@@ -217,6 +217,7 @@ def main() -> None:
         "--emulate", action="store_true", help="learn on the device with float32 gradients, too"
     )
     parser.add_argument("--roundings", nargs="+", default=["stochastic", "residual", "nearest"])
+    parser.add_argument("--gradients", nargs="+", default=["int8", "float32"])
     parser.add_argument("--quick", action="store_true", help="a smoke run of seconds")
     arguments = parser.parse_args()
     data_file("gestures/basic_motions.npz")
@@ -227,8 +228,9 @@ def main() -> None:
         data = ((x[::4], y[::4]), (test[0][::8], test[1][::8]))
         epochs, arguments.seeds, arguments.roundings = 2, 1, ["stochastic"]
     rows = [baseline(data, arguments.seeds, epochs, log)]
-    kinds = ["int8"] if has_integer_gradients() else []
-    for gradients in (*kinds, "float32"):
+    for gradients in arguments.gradients:
+        if gradients == "int8" and not has_integer_gradients():
+            continue
         for rounding in arguments.roundings:
             emulate = arguments.emulate or (gradients == "int8" and not arguments.quick)
             rows.append(measure(gradients, rounding, data, arguments.seeds, epochs, emulate, log))
