@@ -1,6 +1,6 @@
 """A keyword spotter that gets to know a new speaker on the device, from five samples a digit.
 
-    python benchmarks/speech.py [--seeds N] [--roundings] [--search] [--quick]
+    python benchmarks/speech.py [--seeds N] [--compare] [--search] [--quick]
 
 Free Spoken Digit Dataset, six speakers. For each of them a DS-CNN on log-mel energies is trained in
 PyTorch on the other five (cached under build/accuracy), quantised with their samples as calibration
@@ -11,7 +11,8 @@ there and on the host, which have to agree in every bit, and go on on the host.
 
 --search compares what to train, rates and epochs. They are judged by the takes that were neither
 drawn nor are for testing; for every speaker the setting is chosen that is best on average for the
-other five. --roundings compares the three roundings of an integer step with the setting used here.
+other five. --compare does the same with float32, the three roundings of an integer step, and steps
+without quantisation-aware scaling, for the epochs used here.
 
 The recordings come from $KILOGRAD_DATA, or ../shared/data beside the repository.
 """
@@ -51,6 +52,7 @@ TEST_TAKES = 5
 SAMPLES_A_DIGIT = 5
 CALIBRATION = 200
 COMPARED_STEPS = 20
+COMPARED_RATES = (0.003, 0.01, 0.03)
 EPOCHS = 16
 BATCH = 64
 
@@ -64,10 +66,23 @@ class Setting:
     epochs: int = 20
     rounding: str = "stochastic"
     gradients: str = "float32"
+    precision: str = "int8"
+    qas: bool = True
+
+    @property
+    def program(self) -> tuple[object, ...]:
+        """What a program depends on."""
+        return self.update, self.rounding, self.gradients, self.precision, self.qas
 
     def __str__(self) -> str:
-        integer = ", int8 gradients" if self.gradients == "int8" else ""
-        return f"{self.update}, rate {self.lr:g}, {self.epochs} epochs, {self.rounding}{integer}"
+        parts = [self.precision, self.update, f"rate {self.lr:g}", f"{self.epochs} epochs"]
+        if self.precision == "int8":
+            parts += [self.rounding]
+        if self.gradients == "int8":
+            parts += ["int8 gradients"]
+        if not self.qas:
+            parts += ["without QAS"]
+        return ", ".join(parts)
 
 
 CHOSEN = Setting()
@@ -256,15 +271,18 @@ def build(model: SpeechNet, sounds: Recordings, speaker: int, setting: Setting) 
     """The int8 program for the device, calibrated with the speakers of pretraining."""
     others = np.flatnonzero(sounds.speaker != speaker)
     chosen = np.random.default_rng(0).permutation(others)[:CALIBRATION]
-    options = {"gradients": setting.gradients} if setting.gradients != "float32" else {}
+    options: dict[str, Any] = {}
+    if setting.precision == "int8":
+        options["calibration"] = sounds.x[0, chosen]
+    if setting.gradients != "float32":
+        options["gradients"] = setting.gradients
     return kg.compile(
         model,
         sounds.x[0, :1],
         device="stm32f746",
-        precision="int8",
-        calibration=sounds.x[0, chosen],
+        precision=setting.precision,
         update=UPDATES[setting.update],
-        optimizer=kg.SGD(lr=setting.lr, rounding=setting.rounding),
+        optimizer=kg.SGD(lr=setting.lr, rounding=setting.rounding, qas=setting.qas),
         name="speech",
         **options,
     )
@@ -359,36 +377,52 @@ def search(
     }
     for speaker, name in enumerate(sounds.names):
         model = pretrained(sounds, speaker, epochs, log)
-        sessions: dict[tuple[str, str, str], Session] = {}
+        sessions: dict[tuple[object, ...], Session] = {}
         for setting in settings:
-            key = (setting.update, setting.rounding, setting.gradients)
-            if key not in sessions:
-                sessions[key] = build(model, sounds, speaker, setting).on_host(optimize=optimize)
+            if setting.program not in sessions:
+                sessions[setting.program] = build(model, sounds, speaker, setting).on_host(
+                    optimize=optimize
+                )
             for seed in range(seeds):
-                result = adapt(sessions[key], sounds, speaker, setting, seed)
+                result = adapt(sessions[setting.program], sounds, speaker, setting, seed)
                 scores[setting][speaker, seed] = result.left, result.after
             log(f"{name}: {setting}: {percent(scores[setting][speaker, :, 0])}")
     return scores
 
 
-def print_scores(scores: dict[Setting, np.ndarray], names: tuple[str, ...]) -> None:
-    """A row a setting, and which would be chosen for each speaker by the other five."""
+def print_scores(scores: dict[Setting, np.ndarray], *, by_program: bool) -> None:
+    """A row a setting, and (of each program) the settings that the other five speakers choose."""
     rows = [
         (setting, percent(s[:, :, 0].mean(axis=0)), percent(s[:, :, 1].mean(axis=0)))
         for setting, s in scores.items()
     ]
     print("\n" + table(("setting", "other takes, %", "test takes, %"), rows))
-    for speaker, name in enumerate(names):
-        others = [i for i in range(len(names)) if i != speaker]
-        best = max(scores, key=lambda s: float(scores[s][others, :, 0].mean()))
-        print(f"{name}: chosen by the others: {best}")
+    kinds = dict.fromkeys(setting.program if by_program else None for setting in scores)
+    speakers = range(len(next(iter(scores.values()))))
+    for kind in kinds:
+        chosen = [leave_one_out(scores, kind, speaker) for speaker in speakers]
+        picked = np.stack([scores[setting][i] for i, setting in enumerate(chosen)])
+        distinct = " | ".join(dict.fromkeys(map(str, chosen)))
+        print(
+            f"chosen by the others: {distinct}: other takes {percent(picked[:, :, 0].mean(axis=0))}"
+            f", test takes {percent(picked[:, :, 1].mean(axis=0))}"
+        )
+
+
+def leave_one_out(
+    scores: dict[Setting, np.ndarray], kind: tuple[object, ...] | None, speaker: int
+) -> Setting:
+    """The best setting (of one kind of program) on the other takes of all other speakers."""
+    settings = [s for s in scores if kind is None or s.program == kind]
+    others = [i for i in range(len(scores[settings[0]])) if i != speaker]
+    return max(settings, key=lambda s: float(scores[s][others, :, 0].mean()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="spoken digits of a new speaker")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--search", action="store_true")
-    parser.add_argument("--roundings", action="store_true")
+    parser.add_argument("--compare", action="store_true", help="number formats, roundings")
     parser.add_argument(
         "--pretrain", nargs="*", metavar="SPEAKER", help="fill the cache for them, or all, and stop"
     )
@@ -411,17 +445,28 @@ def main() -> None:
     elif arguments.search:
         grid = product(UPDATES, (0.003, 0.01, 0.03), (5, 20))
         settings = [replace(setting, update=u, lr=lr, epochs=e) for u, lr, e in grid]
-        print_scores(search(sounds, settings, arguments.seeds, epochs, log, optimize), sounds.names)
-    elif arguments.roundings:
-        settings = [
-            replace(setting, rounding=rounding)
-            for rounding in ("stochastic", "residual", "nearest")
-        ]
-        if has_integer_gradients():
-            settings.append(replace(setting, gradients="int8"))
-        print_scores(search(sounds, settings, arguments.seeds, epochs, log, optimize), sounds.names)
+        scores = search(sounds, settings, arguments.seeds, epochs, log, optimize)
+        print_scores(scores, by_program=False)
+    elif arguments.compare:
+        settings = [setting for method in compared(setting) for setting in method]
+        scores = search(sounds, settings, arguments.seeds, epochs, log, optimize)
+        print_scores(scores, by_program=True)
     else:
         measure(sounds, setting, arguments.seeds, epochs, log, optimize)
+
+
+def compared(setting: Setting) -> list[list[Setting]]:
+    """For each number format and rounding the chosen setting at three rates."""
+    methods = [
+        replace(setting, precision="float32"),
+        replace(setting, rounding="stochastic"),
+        replace(setting, rounding="residual"),
+        replace(setting, rounding="nearest"),
+        replace(setting, qas=False),
+    ]
+    if has_integer_gradients():
+        methods.append(replace(setting, gradients="int8"))
+    return [[replace(method, lr=rate) for rate in COMPARED_RATES] for method in methods]
 
 
 def quick_recordings() -> Recordings:

@@ -46,7 +46,7 @@ import kilograd as kg
 from kilograd import zoo
 from kilograd.execution.session import Session
 
-RATES = (0.0003, 0.001, 0.003, 0.01)
+RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
 UNSCALED_RATES = (1.0, 10.0, 100.0, 1000.0)
 CALIBRATION = 64
 HOPELESS = 0.1
