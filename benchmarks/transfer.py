@@ -104,6 +104,10 @@ def methods() -> list[Method]:
             rates=UNSCALED_RATES,
         ),
     ]
+    for headroom in (1.5, 2.0):
+        rows.append(
+            Method(f"int8, all, headroom {headroom:g}", "all", options={"headroom": headroom})
+        )
     for update, name in (("all", "all"), ("49kb", "49 KB scheme")):
         for rounding in ("stochastic", "residual", "nearest"):
             rows.append(
