@@ -21,7 +21,8 @@ by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory):
-    return build(CASES, tmp_path_factory.mktemp("conformance"))
+    flags = ("-fsanitize=undefined", "-fsanitize-trap=undefined", "-fno-sanitize=alignment")
+    return build(CASES, tmp_path_factory.mktemp("conformance"), flags)
 
 
 def exact_inputs(case: Case) -> list[np.ndarray]:
