@@ -3,7 +3,9 @@
 from fractions import Fraction
 from functools import cache
 
+import numpy as np
 import pytest
+from tests.agreement.networks import data_folder
 
 import kilograd as kg
 from kilograd import zoo
@@ -102,3 +104,22 @@ def test_what_is_not_published_is_named() -> None:
         zoo.scheme("resnet8", "49kb")
     with pytest.raises(InputError, match=r"'50kb' for mcunet-5fps; there are 49kb, 74kb, 99kb"):
         zoo.scheme("mcunet-5fps", "50kb")
+
+
+def test_the_published_example_is_smaller_and_faster_than_the_released_engine():
+    """MCUNet-5FPS with the 49 KB scheme: the engine released with the paper takes 252,336 bytes and
+    106.4 million instructions.
+    """
+    path = data_folder() / "models/mcunet-5fps.safetensors"
+    if not path.is_file():
+        pytest.skip(f"no {path}; set KILOGRAD_DATA")
+    model = zoo.mcunet_5fps(num_classes=10, weights=path)
+    x = np.random.default_rng(0).uniform(-1, 1, (8, 3, 128, 128)).astype(np.float32)
+    program = kg.compile(
+        model, x[:1], device="stm32f746", precision="int8", calibration=x,
+        update=zoo.scheme("mcunet-5fps", "49kb"),
+    )  # fmt: skip
+    assert program.memory.sram_bytes < 160_000
+    board = program.on_emulator()
+    board.train_step(x[0], 1)
+    assert board.instructions is not None and board.instructions < 85_000_000
