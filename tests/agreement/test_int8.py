@@ -239,7 +239,7 @@ def test_without_scaling_the_steps_are_of_another_size():
     assert weights
     for name in weights:
         np.testing.assert_array_equal(learner.raw_state()[name], start[name], err_msg=name)
-    learner.train_step(X[0], Y[0], lr=1e3)
+    learner.train_step(X[0], Y[0], lr=1e5)
     assert any(not np.array_equal(learner.raw_state()[name], start[name]) for name in weights)
 
 
