@@ -470,9 +470,9 @@ def compared(setting: Setting) -> list[list[Setting]]:
 
 
 def quick_recordings() -> Recordings:
-    """Two speakers, ten takes."""
+    """Two speakers, twelve takes."""
     whole = recordings((1.0,))
-    chosen = np.flatnonzero((whole.speaker < 2) & (whole.take < 10))
+    chosen = np.flatnonzero((whole.speaker < 2) & (whole.take < 12))
     return Recordings(
         whole.x[:, chosen],
         whole.digit[chosen],

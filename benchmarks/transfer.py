@@ -88,6 +88,8 @@ class Method:
     optimizer: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     rates: tuple[float, ...] = RATES
+    contrast: float = 1.0
+    """What calibration samples are multiplied by, so that ranges leave room for what is learned."""
 
 
 def methods() -> list[Method]:
@@ -104,6 +106,15 @@ def methods() -> list[Method]:
             rates=UNSCALED_RATES,
         ),
     ]
+    for contrast in (1.5, 2.5):
+        rows.append(
+            Method(
+                f"int8, all, residual, calibration x {contrast:g}",
+                "all",
+                optimizer={"rounding": "residual"},
+                contrast=contrast,
+            )
+        )
     for update, name in (("all", "all"), ("49kb", "49 KB scheme")):
         for rounding in ("stochastic", "residual", "nearest"):
             rows.append(
@@ -179,7 +190,7 @@ def build(method: Method, task: Task, optimize: str) -> Session:
     chosen = np.random.default_rng(0).permutation(len(task.pool[0]))[:CALIBRATION]
     scale_features(model, task.pool[0][chosen])
     if method.precision == "int8":
-        options["calibration"] = task.pool[0][chosen]
+        options["calibration"] = np.float32(method.contrast) * task.pool[0][chosen]
     program = kg.compile(
         model,
         example,
