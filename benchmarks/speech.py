@@ -430,7 +430,8 @@ def main() -> None:
     arguments = parser.parse_args()
     data_file("speech/spoken_digits.npz")
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    if not arguments.quick:  # it imports half of PyTorch
+        torch.use_deterministic_algorithms(True)
     log, epochs, optimize, setting = Log(), EPOCHS, "-O3", CHOSEN
     if arguments.quick:
         sounds, epochs, optimize = quick_recordings(), 1, "-O1"
