@@ -1,13 +1,16 @@
 """Print how many instructions the gradients of quantised layers take on an emulated Cortex-M0+ and
 Cortex-M7, in float32 and in integers.
 
-PYTHONPATH=src:. python benchmarks/integer_gradients.py
+python benchmarks/integer_gradients.py
 """
 
 import struct
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from tests.conformance.c_cases import RUNTIME, Case, c_function
