@@ -28,7 +28,6 @@ from real_data import (
     Log,
     Split,
     data_file,
-    has_integer_gradients,
     learn,
     percent,
     table,
@@ -229,8 +228,6 @@ def main() -> None:
         epochs, arguments.seeds, arguments.roundings = 2, 1, ["stochastic"]
     rows = [baseline(data, arguments.seeds, epochs, log)]
     for gradients in arguments.gradients:
-        if gradients == "int8" and not has_integer_gradients():
-            continue
         for rounding in arguments.roundings:
             emulate = arguments.emulate or (gradients == "int8" and not arguments.quick)
             rows.append(measure(gradients, rounding, data, arguments.seeds, epochs, emulate, log))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-import kilograd as kg
 from kilograd.errors import NonFiniteError
 from kilograd.execution.session import Session
 
@@ -38,11 +36,6 @@ def data_file(name: str) -> Path:
             "repository."
         )
     return path
-
-
-def has_integer_gradients() -> bool:
-    """Whether this version of the compiler takes gradients="int8"."""
-    return "gradients" in inspect.signature(kg.compile).parameters
 
 
 def learn(session: Session, split: Split, epochs: int, lr: float, seed: int) -> bool:

@@ -33,7 +33,6 @@ from real_data import (
     Log,
     Split,
     data_file,
-    has_integer_gradients,
     learn,
     percent,
     table,
@@ -464,9 +463,8 @@ def compared(setting: Setting) -> list[list[Setting]]:
         replace(setting, rounding="residual"),
         replace(setting, rounding="nearest"),
         replace(setting, qas=False),
+        replace(setting, gradients="int8"),
     ]
-    if has_integer_gradients():
-        methods.append(replace(setting, gradients="int8"))
     return [[replace(method, lr=rate) for rate in COMPARED_RATES] for method in methods]
 
 

@@ -33,7 +33,6 @@ from real_data import (
     Log,
     Split,
     data_file,
-    has_integer_gradients,
     learn,
     percent,
     table,
@@ -113,10 +112,7 @@ def methods() -> list[Method]:
             rows.append(
                 Method(f"int8, {name}, {rounding}", update, optimizer={"rounding": rounding})
             )
-        if has_integer_gradients():
-            rows.append(
-                Method(f"int8, {name}, int8 gradients", update, options={"gradients": "int8"})
-            )
+        rows.append(Method(f"int8, {name}, int8 gradients", update, options={"gradients": "int8"}))
     return rows
 
 
@@ -144,15 +140,6 @@ def digits(size: int) -> Task:
 TASKS = {"faces": faces, "digits": digits}
 
 
-def scheme_49kb(model: torch.nn.Module) -> dict[str, Any]:
-    """The paper's 49 KB scheme: the last 20 biases, parts of three weights, and the head."""
-    names = [n for n, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)]
-    spec: dict[str, Any] = {f"{name}.bias": kg.update.full() for name in names[-20:]}
-    for place, share in ((24, 0.25), (27, 0.5), (30, 0.5)):
-        spec[f"{names[place]}.weight"] = kg.update.channels(share)
-    return {**spec, "classifier": kg.update.full()}
-
-
 def scale_features(model: zoo.TinyNet, samples: np.ndarray) -> None:
     """Scale the last convolution, so that the mean square of what the head sees is 1."""
     seen: list[torch.Tensor] = []
@@ -177,7 +164,7 @@ def build(method: Method, task: Task, optimize: str) -> Session:
     updates = {
         "all": kg.update.all(),
         "head": {"classifier": kg.update.full()},
-        "49kb": scheme_49kb(model),
+        "49kb": zoo.scheme("mcunet-5fps", "49kb"),
     }
     options = dict(method.options)
     chosen = np.random.default_rng(0).permutation(len(task.pool[0]))[:CALIBRATION]
