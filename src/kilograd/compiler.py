@@ -135,6 +135,7 @@ def compile(
         train=schedules[1],
         budget=budget or Budget(),
         notes=notes,
+        classes=classes,
         quantized=report,
         update=spec,
         model=_title(model),

@@ -185,12 +185,8 @@ def command(program: Program) -> str:
     limits = program.budget.sram, program.budget.flash
     path, device = Path(program.model), program.device
     known = device.name in devices.names() and devices.load(device.name) == device
-    if (
-        path.suffix in (".onnx", ".pt2")
-        and limits == (None, None)
-        and known
-        and not program.quantized
-    ):
+    plain = program.quantized is None and program.classes is None
+    if path.suffix in (".onnx", ".pt2") and limits == (None, None) and known and plain:
         words = ["kilograd", "compile", program.model, "--device", device.name]
         for text in update:
             words += ["--update", text]
@@ -214,6 +210,7 @@ def command(program: Program) -> str:
         f"    loss={program.loss.value!r},",
         f"    optimizer=kilograd.{optimizer!r},",
         f"    budget=kilograd.{program.budget!r},",
+        *([] if program.classes is None else [f"    classes={program.classes!r},"]),
         *_precision_lines(program),
         f"    name={name!r},",
         ")",

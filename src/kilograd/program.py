@@ -31,6 +31,7 @@ from kilograd.planning.schedule import Schedule
 from kilograd.saving import MANIFEST, save_project
 from kilograd.summary import summary
 from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
+from kilograd.transforms.head import Classes
 from kilograd.transforms.ports import Ports, id_count
 from kilograd.transforms.quantize import Report
 from kilograd.update import All, Spec
@@ -81,6 +82,8 @@ class Program:
     predict: Schedule
     train: Schedule
     budget: Budget = field(default_factory=Budget)
+    classes: Classes | None = None
+    """The classes that were asked for in place of the model's."""
     quantized: Report | None = None
     """What quantisation left in float32 and why, and how int8 compares; None in float32."""
     notes: tuple[str, ...] = ()

@@ -96,6 +96,17 @@ def test_the_command_in_python_makes_the_same_program():
     assert again.figures == program.figures
 
 
+def test_the_command_tells_classes_and_precision():
+    model, example = zoo.create("mlp")
+    x = np.random.default_rng(0).standard_normal((8, *example.shape[1:])).astype(np.float32)
+    program = kg.compile(
+        model, example, classes=[2, None, 0], precision="int8", calibration=x, headroom=1.5,
+        gradients="int8",
+    )  # fmt: skip
+    names = {"kilograd": kg, "numpy": np, "model": model, "calibration": x}
+    assert eval(program.figures.command, names).manifest() == program.manifest()
+
+
 def test_the_command_tells_a_device_of_ones_own():
     model, example = zoo.create("mlp")
     device = full_mlp().device.model_copy(update={"name": "mine", "sram_bytes": 131_072})
