@@ -6,7 +6,8 @@
     }
 
 `constants` live in flash, `state` lives in SRAM from step to step, `updates` maps a state value to
-its next one.
+its next one. Those constants and states that are in `stored` live in secondary storage instead:
+only `page_in` reads them, and `page_out` makes the next value of such a state.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class Graph:
     constants: Mapping[Value, Tensor] = field(default_factory=dict)
     state: Mapping[Value, Tensor] = field(default_factory=dict)
     updates: Mapping[Value, Value] = field(default_factory=dict)
+    stored: frozenset[Value] = frozenset()
 
     def __str__(self) -> str:
         """The program as text."""

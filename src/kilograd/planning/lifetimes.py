@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Node, Value
+from kilograd.ops.page import PageOut
 
 ALIGNMENT_BYTES = 4
 
@@ -31,8 +32,8 @@ class Lifetime:
 class Lifetimes:
     """The buffers of an ordered graph.
 
-    `root` maps every value to the value whose memory it uses: a state, a constant, or the owner of
-    a buffer; scalar arguments are absent. `scratch` maps a node index to the name of its scratch
+    `root` maps every value to the value whose memory it uses: a state, a constant, the owner of a
+    buffer, or, for a page in storage, itself; scalar arguments are absent. `scratch` maps a node index to the name of its scratch
     buffer.
     """
 
@@ -84,6 +85,9 @@ def lifetimes(graph: Graph, *, by_pointer: frozenset[Value] = frozenset()) -> Li
     for index, node in enumerate(graph.nodes):
         for position, value in enumerate(node.outputs):
             if value in by_pointer:
+                continue
+            if isinstance(node.op, PageOut):
+                root[value] = value
                 continue
             if value in next_state:
                 _check_overwrite(graph, index, next_state[value], last_read)
