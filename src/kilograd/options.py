@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from kilograd.errors import InputError
 
@@ -106,10 +108,13 @@ def parse_bytes(size: int | str) -> int:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits on the program, by default the device's: `sram` and `flash` in bytes or as "256KB"."""
+    """Limits on the program: `sram` and `flash` in bytes or as "256KB", by default the device's;
+    `step_time`, of one training step, in seconds or as "500ms", by default none.
+    """
 
     sram: int | str | None = None
     flash: int | str | None = None
+    step_time: float | str | None = None
 
     @property
     def sram_bytes(self) -> int | None:
@@ -120,3 +125,53 @@ class Budget:
     def flash_bytes(self) -> int | None:
         """The flash limit in bytes, None for the device's."""
         return None if self.flash is None else parse_bytes(self.flash)
+
+    @property
+    def step_seconds(self) -> float | None:
+        """The time limit of a training step in seconds, None for none."""
+        return None if self.step_time is None else parse_seconds(self.step_time)
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How a program that needs more SRAM than there is may be made to fit, at the cost of energy
+    and time.
+
+    `recompute`: operators may run again instead of keeping what they computed. `page`: tensors may
+    wait in the device's secondary storage, weights may live there. Among the plans that fit, the
+    one of least `objective` is searched, "energy" or "time", until it is proven to be within `gap`
+    of the optimum, or `time_limit` seconds are over.
+    """
+
+    recompute: bool = True
+    page: bool = True
+    objective: Literal["energy", "time"] = "energy"
+    gap: float = 0.01
+    time_limit: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no planner could do."""
+        if self.objective not in ("energy", "time"):
+            raise InputError(
+                f"Planning: objective={self.objective!r} is unknown; there are energy and time"
+            )
+        for name in ("gap", "time_limit"):
+            number = getattr(self, name)
+            if not isinstance(number, numbers.Real) or not 0 <= number < math.inf:
+                raise InputError(f"Planning: {name}={number!r} must be finite and not negative")
+        if not self.time_limit:
+            raise InputError("Planning: time_limit=0 leaves no time to plan; give seconds")
+
+
+_DURATIONS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_seconds(duration: float | str) -> float:
+    """Seconds from a number or a text such as "500ms", "2s" or "1.5min"."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e-?\d+)?)\s*([a-z]*)\s*", str(duration).lower())
+    unit = match.group(2) or "s" if match else ""
+    if match is None or unit not in _DURATIONS or not float(match.group(1)):
+        raise InputError(
+            f"{duration!r} is no duration; write seconds as a number, or as 500ms, 2s or 1.5min"
+        )
+    return float(match.group(1)) * _DURATIONS[unit]
