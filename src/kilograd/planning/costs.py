@@ -84,7 +84,7 @@ def features(node: Node) -> dict[Feature, float]:
 def kernel_name(node: Node) -> str:
     """The kernel that runs a node, as tables name it: operator and type of its result."""
     result = (*node.outputs, *node.inputs)[0]
-    return f"{node.op.name}/{result.type.dtype.value}"
+    return f"{node.op.name}/{result.type.dtype.text}"
 
 
 def _instructions(node: Node, table: KernelTable) -> int:
