@@ -12,14 +12,23 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kilograd.devices.kernels import KernelTable, read_table, table_of_cpu
+from kilograd.devices.storage import Storage
 from kilograd.errors import InputError
 
-Cpu = Literal["cortex-m7", "cortex-m4", "cortex-m0plus", "host"]
+Cpu = Literal["cortex-m7", "cortex-m4", "cortex-m0plus", "cortex-a72", "cortex-a57", "host"]
+
+HOSTED_CPUS: tuple[Cpu, ...] = ("cortex-a72", "cortex-a57", "host")
+"""Processors with an operating system: no firmware is linked for them, their programs run on the
+computer that compiles, with the same bits.
+"""
 
 _FPU_OF_CPU: dict[Cpu, str] = {
     "cortex-m7": "single",
     "cortex-m4": "single",
     "cortex-m0plus": "none",
+    "cortex-a72": "double",
+    "cortex-a57": "double",
     "host": "double",
 }
 
@@ -37,7 +46,11 @@ class MemoryMap:
 class Device(BaseModel):
     """What the compiler knows of a device; `None` means that nobody has published the figure.
 
-    Only `cpu = "host"` may leave out the memories; it then has no limits.
+    Only a hosted processor (`HOSTED_CPUS`) may leave out the memories; it then has no limits.
+    Time and energy come from instruction counts (`cycles_per_instruction`, `joules_per_cycle`), or,
+    where no instructions can be counted, from published rates (`flop_per_second`,
+    `flop_per_joule`). `kernels` is the path of a table that `kilograd calibrate` wrote; without it
+    the one of the processor is used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +68,11 @@ class Device(BaseModel):
     cycles_quality: str = "unknown"
     joules_per_cycle: float | None = Field(default=None, gt=0)
     joules_source: str = "unknown"
+    flop_per_second: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    flop_per_joule: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    kernels: str | None = None
     sources: tuple[str, ...] = ()
+    storage: tuple[Storage, ...] = ()
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Device:
@@ -63,11 +80,24 @@ class Device(BaseModel):
             raise ValueError(
                 f'cpu = "{self.cpu}" goes with fpu = "{_FPU_OF_CPU[self.cpu]}", not "{self.fpu}"'
             )
+        names = [storage.name for storage in self.storage]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two storages have the same name: {', '.join(names)}")
         if self.is_host:
+            if self.kernels is not None:
+                raise ValueError(f'"kernels" counts instructions, which cpu = "{self.cpu}" has not')
             return self
+        if self.flop_per_second is not None or self.flop_per_joule is not None:
+            raise ValueError(
+                '"flop_per_second" and "flop_per_joule" are for processors whose instructions '
+                'cannot be counted; give "cycles_per_instruction" and "joules_per_cycle"'
+            )
         for field in ("sram_base", "sram_bytes", "flash_base", "flash_bytes", "clock_hz"):
             if getattr(self, field) is None:
-                raise ValueError(f'"{field}" is missing; only cpu = "host" may leave it out')
+                raise ValueError(
+                    f'"{field}" is missing; only cpu = {" or ".join(map(repr, HOSTED_CPUS))} '
+                    "may leave it out"
+                )
         memory = self.memory_map()
         for base, size in (
             (memory.sram_base, memory.sram_bytes),
@@ -86,8 +116,27 @@ class Device(BaseModel):
 
     @property
     def is_host(self) -> bool:
-        """Whether this is the computer that runs the compiler, which has no memory limits."""
-        return self.cpu == "host"
+        """Whether programs for it run on the computer that compiles, without memory limits and
+        without a linked image: the host itself, and application processors.
+        """
+        return self.cpu in HOSTED_CPUS
+
+    def storage_named(self, name: str | None = None) -> Storage | None:
+        """The storage of that name; without a name the first one, None where there is none.
+
+        Raises:
+            InputError: the device has no storage of that name.
+        """
+        if name is None:
+            return self.storage[0] if self.storage else None
+        for storage in self.storage:
+            if storage.name == name:
+                return storage
+        known = ", ".join(storage.name for storage in self.storage)
+        raise InputError(
+            f"device '{self.name}' has no storage '{name}'; "
+            + (f"it has {known}" if known else "it has none: describe it in a [[storage]] table")
+        )
 
     def memory_map(self) -> MemoryMap:
         """Return addresses and sizes in bytes.
@@ -106,6 +155,22 @@ class Device(BaseModel):
                 f"be linked for it; choose a microcontroller: {', '.join(_board_names())}"
             )
         return MemoryMap(self.sram_base, self.sram_bytes, self.flash_base, self.flash_bytes)
+
+    def kernel_table(self) -> KernelTable | None:
+        """What each operator takes in instructions; None for a processor without a table.
+
+        Raises:
+            InputError: the file that `kernels` names is missing, no table, or of another processor.
+        """
+        if self.kernels is None:
+            return None if self.is_host else table_of_cpu(self.cpu)
+        table = read_table(Path(self.kernels))
+        if table.cpu != self.cpu:
+            raise InputError(
+                f"device '{self.name}' has cpu = \"{self.cpu}\", but the kernel table "
+                f"{self.kernels} is of {table.cpu}; write one with `kilograd calibrate`"
+            )
+        return table
 
     def seconds(self, instructions: int) -> float | None:
         """Estimated time of a number of instructions; None where the device has no estimate.
@@ -148,25 +213,28 @@ def load(device: str | Path | Device) -> Device:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read the device file {path}: {error}") from error
-        return _parse(text, str(path))
+        return _parse(text, str(path), path.parent)
     if device not in names():
         raise InputError(_unknown(device))
     return _load_builtin(device)
 
 
 def _board_names() -> list[str]:
-    return [name for name in names() if name != "host"]
+    return [name for name in names() if not _load_builtin(name).is_host]
 
 
 @functools.cache
 def _load_builtin(name: str) -> Device:
     text = (resources.files(__package__) / f"{name}.toml").read_text(encoding="utf-8")
-    return _parse(text, f"{name}.toml")
+    return _parse(text, f"{name}.toml", None)
 
 
-def _parse(text: str, where: str) -> Device:
+def _parse(text: str, where: str, folder: Path | None) -> Device:
     try:
-        return Device.model_validate(tomllib.loads(text))
+        content = tomllib.loads(text)
+        if folder is not None and isinstance(content.get("kernels"), str):
+            content["kernels"] = str((folder / content["kernels"]).absolute())
+        device = Device.model_validate(content)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where} is not TOML: {error}") from error
     except ValidationError as error:
@@ -175,6 +243,8 @@ def _parse(text: str, where: str) -> Device:
             for item in error.errors()
         )
         raise InputError(f"{where} does not describe a device:\n{problems}") from error
+    device.kernel_table()
+    return device
 
 
 def _unknown(name: str) -> str:
