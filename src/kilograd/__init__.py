@@ -13,7 +13,7 @@ from kilograd.errors import (
     UnsupportedError,
     UserError,
 )
-from kilograd.options import SGD, Budget, Loss
+from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.program import Program
 
 __version__ = metadata.version("kilograd")
@@ -27,6 +27,7 @@ __all__ = [
     "InputError",
     "Loss",
     "NonFiniteError",
+    "Planning",
     "Program",
     "UnsupportedError",
     "UserError",

@@ -14,10 +14,11 @@ import numpy as np
 
 from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
-from kilograd.devices import Device
-from kilograd.errors import InputError
+from kilograd.devices import Device, Storage
+from kilograd.errors import InfeasibleError, InputError
+from kilograd.fitting import fitted
 from kilograd.ir import DType, Graph, verify
-from kilograd.options import SGD, Budget, Loss
+from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.planning.allocate import allocate
 from kilograd.planning.order import order
 from kilograd.planning.schedule import Schedule
@@ -57,6 +58,8 @@ def compile(
     headroom: float = 1.0,
     classes: Classes | None = None,
     gradients: str = "float32",
+    planning: Planning | None = None,
+    storage: str | None = None,
     name: str | None = None,
 ) -> Program:
     """Compile a network into a program that predicts and learns.
@@ -70,7 +73,7 @@ def compile(
         update: what to train, see `kilograd.update`; everything by default.
         loss: "cross_entropy", "mse", "autoencoder" or "bce_with_logits".
         optimizer: `kilograd.SGD(...)`.
-        budget: limits below those of the device.
+        budget: limits below those of the device, and on the time of a step.
         precision: "float32", or "int8": post-training quantisation, and training of the very int8
             network that predicts.
         calibration: for int8, a batch [N, ...] of inputs in the model's layout, as the network will
@@ -85,6 +88,9 @@ def compile(
             that says for each class which old one it starts as, None for a fresh one.
         gradients: for int8, "float32", or "int8": gradients of int8 layers are integers, too, which
             a processor without FPU computes many times faster.
+        planning: `kilograd.Planning(...)`: how a program that needs more SRAM or flash than there
+            is may be made to fit. Programs that fit are not planned.
+        storage: the name of the device's secondary storage for pages; by default its first.
         name: prefix of the C functions; by default the model's.
 
     Raises:
@@ -93,12 +99,19 @@ def compile(
         InputError: an argument or a file is not what it has to be.
     """
     _check_precision(precision, calibration, gradients)
-    for value, kinds in ((optimizer, SGD), (budget, Budget), (name, str)):
+    for value, kinds in (
+        (optimizer, SGD),
+        (budget, Budget),
+        (name, str),
+        (planning, Planning),
+        (storage, str),
+    ):
         if value is not None and not isinstance(value, kinds):
             raise InputError(f"{value!r} is not a {kinds.__name__}; see the arguments of compile")
     kind = Loss.of(loss)
     target = devices.load(device)
-    optimizer = optimizer or SGD()
+    optimizer, planning = optimizer or SGD(), planning or Planning()
+    pages = target.storage_named(storage)
     imported = stage("import", lambda: frontend.load(model, example_input))
     arranged, ports = stage("layout", lambda: arrange(imported.graph))
     folded = stage("fold", lambda: fold(arranged))
@@ -140,7 +153,19 @@ def compile(
         update=spec,
         model=_title(model),
     )
-    stage("fit", program.check_fit)
+    program = stage("fit", lambda: _fitted(program, pages, planning))
+    program.check_time()
+    return program
+
+
+def _fitted(program: Program, storage: Storage | None, planning: Planning) -> Program:
+    """The program as it is where it fits, else planned so that it does."""
+    try:
+        program.check_fit()
+    except InfeasibleError as error:
+        if not (planning.recompute or planning.page):
+            raise
+        return fitted(program, storage, planning, str(error))
     return program
 
 

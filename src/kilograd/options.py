@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import re
 from dataclasses import dataclass
@@ -156,9 +155,7 @@ class Planning:
                 f"Planning: objective={self.objective!r} is unknown; there are energy and time"
             )
         for name in ("gap", "time_limit"):
-            number = getattr(self, name)
-            if not isinstance(number, numbers.Real) or not 0 <= number < math.inf:
-                raise InputError(f"Planning: {name}={number!r} must be finite and not negative")
+            finite_float32(f"Planning: {name}", getattr(self, name))
         if not self.time_limit:
             raise InputError("Planning: time_limit=0 leaves no time to plan; give seconds")
 

@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike
 
 from kilograd.codegen import layouts, project
 from kilograd.codegen.project import Sources
-from kilograd.devices import Device
-from kilograd.errors import CompilerBug, InfeasibleError
+from kilograd.devices import Device, Storage
+from kilograd.devices.costs import Cost
+from kilograd.errors import CompilerBug, InfeasibleError, InputError
 from kilograd.execution.build import build_firmware, build_host_library
 from kilograd.execution.host import HostBackend
 from kilograd.execution.image import Image
@@ -26,8 +27,11 @@ from kilograd.explaining import Explanation, explain
 from kilograd.figures import Figures, figures
 from kilograd.ir import Builder, Graph, Value
 from kilograd.options import SGD, Budget, Loss
+from kilograd.planning.costs import node_costs
 from kilograd.planning.explain import describe_peak, describe_state
+from kilograd.planning.paging import Planned, node_prices, total
 from kilograd.planning.schedule import Schedule
+from kilograd.planning.storage import StoragePlan
 from kilograd.saving import MANIFEST, save_project
 from kilograd.summary import summary
 from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
@@ -92,6 +96,12 @@ class Program:
     """What was asked to be trained."""
     model: str = "model"
     """What was compiled: the path of a file, or the name of a class."""
+    storage: StoragePlan | None = None
+    """What lies in secondary storage; None for a program that has no need of one."""
+    storage_device: Storage | None = None
+    """The secondary storage that the program was planned for."""
+    plans: tuple[Planned, ...] = ()
+    """The plans of prediction and training step, where the program was planned to fit."""
 
     def __repr__(self) -> str:
         """`Program(lenet for stm32f746)`."""
@@ -145,13 +155,18 @@ class Program:
         """What `summary`, `manifest` and `report` tell, as data."""
         return figures(self)
 
-    def check_fit(self) -> None:
-        """Raise InfeasibleError when the program needs more than the device or the budget has."""
+    def limits(self) -> tuple[int | None, int | None]:
+        """SRAM and flash that the program may use: the device's, or less by the budget."""
         sram, flash = self.budget.sram_bytes, self.budget.flash_bytes
         if not self.device.is_host:
             memory = self.device.memory_map()
             sram = memory.sram_bytes if sram is None else min(sram, memory.sram_bytes)
             flash = memory.flash_bytes if flash is None else min(flash, memory.flash_bytes)
+        return sram, flash
+
+    def check_fit(self) -> None:
+        """Raise InfeasibleError when the program needs more than the device or the budget has."""
+        sram, flash = self.limits()
         static = self.arena_bytes + self.sources.state_bytes
         if sram is not None and static > sram:
             raise InfeasibleError(self._too_large("SRAM", static, sram, "before stack"))
@@ -161,6 +176,34 @@ class Program:
             raise InfeasibleError(
                 self._too_large("flash", self.memory.flash_bytes, flash, "in all")
             )
+
+    def check_time(self) -> None:
+        """Raise InfeasibleError when a step takes longer than the budget has it."""
+        limit = self.budget.step_seconds
+        if limit is None:
+            return
+        cost = self.step_cost
+        if cost is None:
+            raise InputError(
+                f"budget: step_time={self.budget.step_time!r} needs an estimate of time, and "
+                f"{self.device.name} has none; leave it out, or describe clock_hz and "
+                "cycles_per_instruction in a device file"
+            )
+        if cost.seconds > limit:
+            raise InfeasibleError(
+                f"a training step takes {cost.seconds:.3g} s by estimate, more than the "
+                f"{limit:.3g} s of the budget on {self.device.name}. What helps: train fewer "
+                "layers or channels, a smaller input, or a faster device."
+            )
+
+    @cached_property
+    def step_cost(self) -> Cost | None:
+        """Time and energy of a training step by the estimates of device and storage; None where
+        the device has no estimate of both.
+        """
+        if None in node_costs(self.train.graph, self.device):
+            return None
+        return total(node_prices(self.train.graph, self.device, self.storage_device))
 
     def _too_large(self, memory: str, needed: int, available: int, scope: str) -> str:
         text = (

@@ -1,8 +1,8 @@
 """A plan as a graph: every event of the plan becomes the node that does it.
 
-The planned graph is an ordinary program in execution order. What runs again is a node under another
-name, a page that is read is another value; what the plan drops is read by nobody later. So lifetimes,
-allocation, code generation and the interpreter need to know nothing of plans.
+The planned graph is an ordinary program in execution order. What runs again is a node under
+another name, a page that is read is another value; what the plan drops is read by nobody later. So
+lifetimes, allocation, code generation and the interpreter need to know nothing of plans.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ class Trace:
     event_of: tuple[int | None, ...]
 
 
-def apply(step: Step, events: Sequence[Event]) -> tuple[Graph, Trace]:
-    """The graph that does what the events say, in their order."""
-    writer = _Writer(step, events)
+def apply(step: Step, events: Sequence[Event], block_bytes: int = 1) -> tuple[Graph, Trace]:
+    """The graph that does what the events say, in their order; `block_bytes` are the storage's."""
+    writer = _Writer(step, events, block_bytes)
     for index, event in enumerate(events):
         writer.run(index, event)
     return writer.finish()
 
 
 class _Writer:
-    def __init__(self, step: Step, events: Sequence[Event]) -> None:
+    def __init__(self, step: Step, events: Sequence[Event], block_bytes: int) -> None:
+        self.block_bytes = block_bytes
         self.step, self.graph, self.events = step, step.graph, events
         self.names = {value.name for value in self.graph.values()}
         self.used: set[str] = set()
@@ -170,12 +171,12 @@ class _Writer:
 
     def read_page(self, value: Value, page: Value) -> Value:
         copy = self.copy_of(value, "back")
-        self.add(Node(PageIn(), (page,), (copy,), self.where(value)))
+        self.add(Node(PageIn(self.block_bytes), (page,), (copy,), self.where(value)))
         return copy
 
     def write(self, value: Value, copy: Value, location: Location | None = None) -> Value:
         page = self.copy_of(value, "page")
-        self.add(Node(PageOut(), (copy,), (page,), location or self.where(value)))
+        self.add(Node(PageOut(self.block_bytes), (copy,), (page,), location or self.where(value)))
         return page
 
     def where(self, value: Value) -> Location:

@@ -13,18 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kilograd.devices.costs import Cost
-from kilograd.devices.storage import Storage
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Value
 from kilograd.options import Planning
 from kilograd.planning.allocate import allocate
-from kilograd.planning.lifetimes import Lifetimes
 from kilograd.planning.paging.apply import Trace, apply
+from kilograd.planning.paging.price import Mover
 from kilograd.planning.paging.problem import problem as step_problem
 from kilograd.planning.paging.tasks import Step, tasks, update_groups
 from kilograd.planning.remat import NoPlanError, Problem, Solution, solve
 from kilograd.planning.schedule import Schedule
-from kilograd.planning.stream import measure
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +66,7 @@ Room = Callable[[frozenset[Value]], int]
 def fit(
     requests: Sequence[Request],
     room: Room,
-    storage: Storage | None,
+    mover: Mover | None,
     settings: Planning,
     constants: frozenset[Value] = frozenset(),
 ) -> tuple[Planned, ...]:
@@ -77,46 +75,45 @@ def fit(
     `constants` have to lie in storage. Raises NoPlanError, an InfeasibleError, where no choice of
     states leaves enough room.
     """
-    storage = storage if settings.page else None
-    choices = _choices(requests, room, storage, settings, constants)
+    mover = mover if settings.page else None
+    choices = _choices(requests, room, mover, settings, constants)
     stored = (
-        choices[0] if len(choices) == 1 else _cheapest(requests, room, storage, settings, choices)
+        choices[0] if len(choices) == 1 else _cheapest(requests, room, mover, settings, choices)
     )
     limit = room(stored)
-    return tuple(plan(request, stored, limit, storage, settings) for request in requests)
+    return tuple(plan(request, stored, limit, mover, settings) for request in requests)
 
 
 def plan(
     request: Request,
     stored: frozenset[Value],
     ram_bytes: int,
-    storage: Storage | None,
+    mover: Mover | None,
     settings: Planning,
 ) -> Planned:
     """The plan of least energy whose arena has at most `ram_bytes`."""
-    step, problem = pose(request, stored, storage)
-    target, best = ram_bytes, None
+    step, problem = pose(request, stored, mover)
+    target = ram_bytes
+    block_bytes = mover.storage.block_bytes if mover else 1
     for _ in range(_ROUNDS):
         solution = _solve(problem, target, request.seconds, settings)
-        graph, trace = apply(step, solution.events)
-        best = Planned(step, problem, solution, graph, trace)
-        _check(graph, measure(graph))
+        graph, trace = apply(step, solution.events, block_bytes)
         arena = allocate((graph,))[0].arena_bytes
         _log.info("plan for %d of %d bytes: arena %d", target, ram_bytes, arena)
         if arena <= ram_bytes:
-            return best
+            return Planned(step, problem, solution, graph, trace)
         target -= max(arena - ram_bytes, 4)
     raise CompilerBug(f"no plan for {ram_bytes} bytes has an arena of as few: {arena} are needed")
 
 
 def pose(
-    request: Request, stored: frozenset[Value], storage: Storage | None
+    request: Request, stored: frozenset[Value], mover: Mover | None
 ) -> tuple[Step, Problem]:
     """The step and its problem, with these constants and states in storage."""
     graph = request.graph
     known = frozenset(v for v in stored if v in graph.constants or v in graph.state)
-    step = tasks(graph, known, commit=storage is not None and request.atomic)
-    return step, step_problem(step, request.costs, storage)
+    step = tasks(graph, known, commit=mover is not None and request.atomic)
+    return step, step_problem(step, request.costs, mover)
 
 
 def _solve(problem: Problem, ram_bytes: int, seconds: float | None, settings: Planning) -> Solution:
@@ -136,25 +133,26 @@ def _solve(problem: Problem, ram_bytes: int, seconds: float | None, settings: Pl
 def _choices(
     requests: Sequence[Request],
     room: Room,
-    storage: Storage | None,
+    mover: Mover | None,
     settings: Planning,
     constants: frozenset[Value],
 ) -> list[frozenset[Value]]:
     """The sets of stored tensors under which every working set has room, fewest tensors first."""
-    groups = [g for r in requests for g in update_groups(r.graph)] if storage else []
-    found, short = [], []
+    groups = [g for r in requests for g in update_groups(r.graph)] if mover else []
+    found: list[frozenset[Value]] = []
+    short: list[tuple[int, int, frozenset[Value]]] = []
     stored = constants
     for group in (frozenset[Value](), *dict.fromkeys(groups)):
         stored = stored | group
         limit = room(stored)
-        problems = [pose(request, stored, storage)[1] for request in requests]
+        problems = [pose(request, stored, mover)[1] for request in requests]
         excess = max(_least(p, settings) for p in problems) - limit
         if excess <= 0:
             found.append(stored)
         short.append((excess, len(short), stored))
     if not found:
         excess, _, stored = min(short)
-        raise _too_small(requests, room, storage, settings, stored)
+        raise _too_small(requests, room, mover, settings, stored)
     if len(found) > _CANDIDATES:
         last = len(found) - 1
         found = [found[round(i * last / (_CANDIDATES - 1))] for i in range(_CANDIDATES)]
@@ -170,13 +168,13 @@ def _least(problem: Problem, settings: Planning) -> int:
 def _too_small(
     requests: Sequence[Request],
     room: Room,
-    storage: Storage | None,
+    mover: Mover | None,
     settings: Planning,
     stored: frozenset[Value],
 ) -> NoPlanError:
     """The error of the solver for the choice that comes closest."""
     for request in requests:
-        _, problem = pose(request, stored, storage)
+        _, problem = pose(request, stored, mover)
         try:
             _solve(problem, max(room(stored), 0), request.seconds, settings)
         except NoPlanError as error:
@@ -187,7 +185,7 @@ def _too_small(
 def _cheapest(
     requests: Sequence[Request],
     room: Room,
-    storage: Storage | None,
+    mover: Mover | None,
     settings: Planning,
     choices: Sequence[frozenset[Value]],
 ) -> frozenset[Value]:
@@ -198,7 +196,7 @@ def _cheapest(
         total = 0.0
         try:
             for request in requests:
-                _, problem = pose(request, stored, storage)
+                _, problem = pose(request, stored, mover)
                 total += solve(
                     problem,
                     ram_bytes=room(stored),
@@ -206,7 +204,7 @@ def _cheapest(
                     time_limit=settings.time_limit / 10,
                     recompute=settings.recompute,
                     page=settings.page,
-                    objective="energy" if settings.objective == "peak" else settings.objective,
+                    objective=settings.objective,
                     method="greedy",
                 ).value
         except NoPlanError as error:
@@ -218,18 +216,6 @@ def _cheapest(
         assert failed is not None
         raise failed
     return choices[best[1]]
-
-
-def _check(graph: Graph, lives: Lifetimes) -> None:
-    """Operators that know no other way than over their input have to be given it."""
-    for node in graph.nodes:
-        if not node.op.mutates:
-            continue
-        for output, source in node.op.in_place:
-            if source < len(node.inputs) and output < len(node.outputs):
-                before, after = lives.root[node.inputs[source]], lives.root[node.outputs[output]]
-                if before != after:
-                    raise CompilerBug(f"{node.outputs[output]} does not overwrite {before}")
 
 
 def schedule(planned: Sequence[Planned]) -> tuple[Schedule, ...]:

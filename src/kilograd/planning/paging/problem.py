@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kilograd.devices.storage import Storage
 from kilograd.devices.costs import Cost
 from kilograd.ir import Graph, Value
 from kilograd.planning.lifetimes import ALIGNMENT_BYTES
+from kilograd.planning.paging.price import Mover
 from kilograd.planning.paging.tasks import Kind, Step, Task
 from kilograd.planning.remat import Node, Problem
 
 
-def problem(step: Step, costs: Sequence[Cost], storage: Storage | None) -> Problem:
+def problem(step: Step, costs: Sequence[Cost], mover: Mover | None) -> Problem:
     """The problem of a step; `costs` are those of the graph's nodes. Node i is task i.
 
-    Without a storage nothing may be paged.
+    Without a mover nothing may be paged.
     """
-    return _Writer(step, costs, storage).problem()
+    return _Writer(step, costs, mover).problem()
 
 
 def aligned(size_bytes: int) -> int:
@@ -26,8 +26,8 @@ def aligned(size_bytes: int) -> int:
 
 
 class _Writer:
-    def __init__(self, step: Step, costs: Sequence[Cost], storage: Storage | None) -> None:
-        self.step, self.costs, self.storage = step, costs, storage
+    def __init__(self, step: Step, costs: Sequence[Cost], mover: Mover | None) -> None:
+        self.step, self.costs, self.mover = step, costs, mover
         graph = step.graph
         self.task_of = {v: i for i, task in enumerate(step.tasks) for v in task.outputs}
         self.overwritten = {
@@ -39,7 +39,7 @@ class _Writer:
 
     def problem(self) -> Problem:
         nodes = tuple(self.node(task) for task in self.step.tasks)
-        return Problem(nodes, dma=bool(self.storage and self.storage.dma))
+        return Problem(nodes, dma=bool(self.mover and self.mover.storage.dma))
 
     def in_ram(self, task: Task) -> list[Value]:
         """The outputs of a task that take room in the arena."""
@@ -53,7 +53,7 @@ class _Writer:
                    if v in self.overwritten]  # fmt: skip
         again = task.kind is Kind.LOAD or (self.runs(task) and self.repeatable(task))
         resident = any(self.step.root(v) in task.outputs for v in graph.outputs)
-        pageable = bool(self.storage and size and (task.kind is Kind.GIVEN or self.runs(task)))
+        pageable = bool(self.mover and size and (task.kind is Kind.GIVEN or self.runs(task)))
         cost = self.cost(task)
         page_in, page_out = self.moved(outputs) if pageable else (Cost(0, 0), Cost(0, 0))
         return Node(
@@ -100,9 +100,9 @@ class _Writer:
 
     def moved(self, values: Sequence[Value]) -> tuple[Cost, Cost]:
         """What it costs to read values from storage, and to write them."""
-        assert self.storage is not None
-        reads = [self.storage.read_cost(v.type.bytes) for v in values]
-        writes = [self.storage.write_cost(v.type.bytes) for v in values]
+        assert self.mover is not None
+        reads = [self.mover.read(v.type.bytes) for v in values]
+        writes = [self.mover.write(v.type.bytes) for v in values]
 
         def total(parts: list[Cost]) -> Cost:
             return Cost(sum(p.seconds for p in parts), sum(p.joules for p in parts))

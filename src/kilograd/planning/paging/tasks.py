@@ -1,11 +1,12 @@
 """The tasks of a step: what is run, loaded or written as one piece when the step is planned.
 
-A task leaves tensors in RAM, together, and reads those of earlier tasks. Views share the tensors
-of their source. An operator with several outputs is a task for each, so that they may leave RAM one
-by one: the first run gives all, a later one what is asked for. Loading a constant or a state from storage is a task that may run again whenever
-the tensor is wanted. The update of a stored state is one task: it reads the gradient, checks it,
-steps, and writes the next value to storage, as soon as the gradient exists; the value of before the
-step stays in storage until the step has succeeded, so nothing has to wait.
+A task leaves tensors in RAM, together, and reads those of earlier tasks. Views share the tensors of
+their source. An operator with several outputs is a task for each, so that they may leave RAM one by
+one: the first run gives all, a later one what is asked for. Loading a constant or a state from
+storage is a task that may run again whenever the tensor is wanted. The update of a stored state is
+one task: it reads the gradient, checks it, steps, and writes the next value to storage, as soon as
+the gradient exists; the value of before the step stays in storage until the step has succeeded, so
+nothing has to wait.
 
 States in SRAM are overwritten. Where pages may fail to be read or written, one last task does so,
 behind every page: a step that fails has changed nothing.
@@ -97,6 +98,10 @@ def update_groups(graph: Graph) -> tuple[frozenset[Value], ...]:
     return tuple(
         sorted(whole, key=lambda g: (-sum(s.type.bytes for s in g), min(s.name for s in g)))
     )
+
+
+def _largest_first(group: frozenset[Value]) -> tuple[int, str]:
+    return -sum(state.type.bytes for state in group), min(state.name for state in group)
 
 
 _TINY_BYTES = 16

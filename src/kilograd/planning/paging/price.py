@@ -1,0 +1,64 @@
+"""What a planned program costs: its operators by the device's estimates, its pages by the
+storage's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kilograd.devices import Device, Storage
+from kilograd.devices.costs import Cost
+from kilograd.ir import Graph
+from kilograd.ops.page import PageIn, PageOut
+from kilograd.planning.costs import node_joules, node_seconds
+
+_CHECKSUM_INSTRUCTIONS = 12
+"""Of the checksum, for each byte of a page."""
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Moves tensors between the RAM of a device and its storage, and sums their checksums."""
+
+    storage: Storage
+    device: Device
+
+    def read(self, size_bytes: int) -> Cost:
+        """Time and energy to read a tensor of that many bytes."""
+        return self._with_checksum(self.storage.read_cost(size_bytes), size_bytes)
+
+    def write(self, size_bytes: int) -> Cost:
+        """Time and energy to write a tensor of that many bytes."""
+        return self._with_checksum(self.storage.write_cost(size_bytes), size_bytes)
+
+    def _with_checksum(self, cost: Cost, size_bytes: int) -> Cost:
+        count = _CHECKSUM_INSTRUCTIONS * size_bytes
+        seconds, joules = self.device.seconds(count), self.device.joules(count)
+        return Cost(cost.seconds + (seconds or 0.0), cost.joules + (joules or 0.0))
+
+
+def node_prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Cost, ...]:
+    """Time and energy of each node, pages included.
+
+    Where the device has no estimate of time, operators are compared by their multiply-accumulates
+    and the bytes that they read and write, as seconds; where it has none of energy, by their time,
+    as joules.
+    """
+    mover = Mover(storage, device) if storage else None
+    prices = []
+    seconds, joules = node_seconds(graph, device), node_joules(graph, device)
+    for node, s, j in zip(graph.nodes, seconds, joules, strict=True):
+        if isinstance(node.op, PageIn | PageOut) and mover:
+            move = mover.read if isinstance(node.op, PageIn) else mover.write
+            prices.append(move(node.inputs[0].type.bytes))
+            continue
+        if s is None:
+            cost = node.op.cost(*(v.type for v in node.inputs))
+            s = float(cost.macs + cost.bytes_read + cost.bytes_written) * (not node.op.alias)
+        prices.append(Cost(s, s if j is None else j))
+    return tuple(prices)
+
+
+def total(prices: tuple[Cost, ...]) -> Cost:
+    """The sum of prices."""
+    return Cost(sum(p.seconds for p in prices), sum(p.joules for p in prices))
