@@ -2,6 +2,9 @@
 
 A value that `page_out` defines lies in storage and takes no RAM; `page_in` defines a copy of it in
 RAM. Both are the identity, so a paged program means what the unpaged one means.
+
+`block_bytes` is that of the storage, whose transfers start and end at its multiples. A tensor that
+is no multiple passes its last bytes through one block of RAM, the scratch of the node.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from kilograd.ir.types import TensorType
 
 @dataclass(frozen=True)
 class _Page(Operator):
+    block_bytes: int = 1
+
     may_fail = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -29,14 +34,19 @@ class _Page(Operator):
 
     def cost(self, *types: TensorType) -> Cost:
         """One pass over the tensor; time and energy of the storage are the device's to say."""
-        return Cost(bytes_read=types[0].bytes, bytes_written=types[0].bytes)
+        size = types[0].bytes
+        scratch = self.block_bytes if size % self.block_bytes else 0
+        return Cost(bytes_read=size, bytes_written=size, scratch_bytes=scratch)
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        """A tensor of floats, and one of bytes whose number is odd."""
-        return (
-            Example(cls(), (np.linspace(-1, 1, 24, dtype=np.float32).reshape(1, 4, 6),)),
-            Example(cls(), (np.arange(-7, 8, dtype=np.int8).reshape(1, 15),)),
+        """A tensor of floats, one of an odd number of bytes, and both in blocks."""
+        floats = np.linspace(-1, 1, 24, dtype=np.float32).reshape(1, 4, 6)
+        odd = np.arange(-7, 8, dtype=np.int8).reshape(1, 15)
+        return tuple(
+            Example(cls(block_bytes), (tensor,))
+            for block_bytes in (1, 32)
+            for tensor in (floats, odd, np.tile(odd, 3))
         )
 
 
@@ -47,10 +57,10 @@ class PageOut(_Page):
     name = "page_out"
 
     def emit(self, operands: Operands) -> Sequence[Call]:
-        """kg_page_out(page, tensor, bytes)."""
+        """kg_page_out(page, tensor, bytes, block)."""
         (tensor,), (page,) = operands.inputs, operands.outputs
-        arguments = (page, tensor, tensor.type.bytes)
-        return (Call("storage.h", "kg_page_out", arguments, "KG_ERROR_STORAGE"),)
+        arguments = (page, tensor, tensor.type.bytes, operands.scratch)
+        return (Call("page.h", "kg_page_out", arguments, "KG_ERROR_STORAGE"),)
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class PageIn(_Page):
     name = "page_in"
 
     def emit(self, operands: Operands) -> Sequence[Call]:
-        """kg_page_in(page, tensor, bytes)."""
+        """kg_page_in(page, tensor, bytes, block)."""
         (page,), (tensor,) = operands.inputs, operands.outputs
-        arguments = (page, tensor, tensor.type.bytes)
-        return (Call("storage.h", "kg_page_in", arguments, "KG_ERROR_STORAGE"),)
+        arguments = (page, tensor, tensor.type.bytes, operands.scratch)
+        return (Call("page.h", "kg_page_in", arguments, "KG_ERROR_STORAGE"),)
