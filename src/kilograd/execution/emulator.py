@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from kilograd.devices import Device
 from kilograd.errors import DeviceFault, InputError
+from kilograd.execution.build import STORAGE_FUNCTIONS
 from kilograd.execution.image import Image
 from kilograd.execution.instruction_counter import InstructionCounter
 
@@ -345,7 +346,7 @@ class Emulator:
 
     def _fits_stack(self, symbol: str, available_bytes: int) -> bool:
         """Whether a call that touched every byte of the stack is known to need no more."""
-        bound_bytes = self.image.stack_bound(symbol).bytes
+        bound_bytes = self.image.stack_bound(symbol, indirect=STORAGE_FUNCTIONS).bytes
         return bound_bytes is not None and bound_bytes <= available_bytes
 
     def _hook_blocks(self) -> None:
