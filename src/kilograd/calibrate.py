@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,7 @@ def calibrate(
     Raises:
         InputError: the device cannot be emulated, or a network is not among those measured.
     """
-    board = _board(devices.load(device))
+    board = roomy(devices.load(device))
     fitted, held_out = _chosen(only)
     counted: list[Sample] = []
     names = []
@@ -136,60 +135,14 @@ def calibrate(
         progress(str(network))
         names.append(str(network))
         for form in network.forms:
-            counted += _Measured(network, form, board).samples
+            program, counts = _counted(network, form, board)
+            counted += samples(program.train.graph, counts)
     table = fit(board.cpu, names, counted)
     checks = []
     for network in held_out:
         progress(f"{network}, held out")
-        for form in network.forms:
-            checks.append(_Measured(network, form, board).check(table))
+        checks += [_check(network, form, board, table) for form in network.forms]
     return Calibration(table, tuple(checks))
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A network in one form of numbers on a board."""
-
-    network: Network
-    form: Mapping[str, str]
-    board: Device
-
-    @cached_property
-    def _program(self) -> tuple[Program, Any]:
-        model, example = zoo.create(self.network.name, **self.network.options)
-        arguments: dict[str, Any] = {**self.network.arguments, **self.form}
-        if self.form["precision"] == "int8":
-            arguments["calibration"] = _inputs(model)
-        # The int8 tables of functions with a pole have entries that no value reaches.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            program = compile_network(model, example, device=self.board, **arguments)
-        return program, example
-
-    @cached_property
-    def counts(self) -> tuple[int, ...]:
-        """Instructions of each node of one step."""
-        program, example = self._program
-        target = program.interface.target_type
-        return program.instructions_by_node(
-            example, None if target is None else np.zeros(target.size)
-        )
-
-    @property
-    def samples(self) -> list[Sample]:
-        """What a table is fitted on."""
-        program, _ = self._program
-        return samples(program.train.graph, self.counts)
-
-    def check(self, table: KernelTable) -> Check:
-        """What a table predicts of it."""
-        program, _ = self._program
-        return Check(
-            network=str(self.network),
-            precision=self.form["precision"],
-            gradients=self.form.get("gradients", "float32"),
-            counted=self.counts,
-            predicted=node_instructions(program.train.graph, self.board.cpu, table),
-        )
 
 
 def check(device: str | Path | Device, network: Network, form: Mapping[str, str]) -> Check:
@@ -201,11 +154,14 @@ def check(device: str | Path | Device, network: Network, form: Mapping[str, str]
     table = loaded.kernel_table()
     if table is None:
         raise InputError(_not_emulated(loaded))
-    return _Measured(network, form, _board(loaded)).check(table)
+    return _check(network, form, roomy(loaded), table)
 
 
-def _board(device: Device) -> Device:
-    """A device of the same processor with memory enough for every network."""
+def roomy(device: Device) -> Device:
+    """A device of the same processor with memory enough for every network.
+
+    Raises InputError where the device cannot be emulated.
+    """
     if device.is_host:
         raise InputError(_not_emulated(device))
     memory = {
@@ -216,6 +172,38 @@ def _board(device: Device) -> Device:
         "flash_bytes": _BOARD_BYTES,
     }
     return device.model_copy(update=memory)
+
+
+def compiled(network: Network, form: Mapping[str, str], board: Device) -> tuple[Program, Any]:
+    """The program of a network, and a sample for it."""
+    model, example = zoo.create(network.name, **network.options)
+    arguments: dict[str, Any] = {**network.arguments, **form}
+    if form["precision"] == "int8":
+        arguments["calibration"] = _inputs(model)
+    # The int8 tables of functions with a pole have entries that no value reaches.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return compile_network(model, example, device=board, **arguments), example
+
+
+def _counted(
+    network: Network, form: Mapping[str, str], board: Device
+) -> tuple[Program, tuple[int, ...]]:
+    """A program, and the instructions of each node of one of its steps."""
+    program, example = compiled(network, form, board)
+    target = program.interface.target_type
+    y = None if target is None else np.zeros(target.size)
+    return program, program.instructions_by_node(example, y)
+
+
+def _check(network: Network, form: Mapping[str, str], board: Device, table: KernelTable) -> Check:
+    program, counts = _counted(network, form, board)
+    return Check(
+        network=str(network),
+        precision=form["precision"],
+        gradients=form.get("gradients", "float32"),
+        counted=counts,
+        predicted=node_instructions(program.train.graph, board.cpu, table),
+    )
 
 
 def _not_emulated(device: Device) -> str:
