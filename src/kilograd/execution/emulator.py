@@ -25,7 +25,7 @@ from kilograd.devices import Device
 from kilograd.errors import DeviceFault, InputError
 from kilograd.execution.build import STORAGE_FUNCTIONS
 from kilograd.execution.image import Image
-from kilograd.execution.instruction_counter import InstructionCounter
+from kilograd.execution.instruction_counter import Block, InstructionCounter
 
 try:
     import unicorn as untyped_unicorn
@@ -223,6 +223,10 @@ class Emulator:
         """
         self.call(symbol, *arguments, instruction_limit=instruction_limit)
         return self._counter.per_function()
+
+    def blocks(self) -> list[Block]:
+        """The basic blocks of the last call and how often each ran."""
+        return self._counter.blocks()
 
     @property
     def executed(self) -> int:
