@@ -176,7 +176,7 @@ def _too_small(
     for request in requests:
         _, problem = pose(request, stored, mover)
         try:
-            _solve(problem, max(room(stored), 0), request.seconds, settings)
+            _solve(problem, max(room(stored), 1), request.seconds, settings)
         except NoPlanError as error:
             return error
     raise CompilerBug("a plan was found where no working set has room")

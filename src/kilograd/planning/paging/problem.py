@@ -69,6 +69,7 @@ class _Writer:
             scratch_bytes=self.scratch(task),
             given=task.kind is Kind.GIVEN,
             recomputable=again and not written and size > 0,
+            loads=task.kind is Kind.LOAD,
             pageable=pageable and not resident,
             resident=resident,
             in_place=self.in_place(task, outputs),
