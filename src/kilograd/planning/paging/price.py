@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
-from kilograd.ir import Graph
+from kilograd.ir import Graph, Node
 from kilograd.ops.page import PageIn, PageOut
 from kilograd.planning.costs import node_joules, node_seconds
 
@@ -31,6 +31,11 @@ class Mover:
         """Time and energy to write a tensor of that many bytes."""
         return self._with_checksum(self.storage.write_cost(size_bytes), size_bytes)
 
+    def keep(self, size_bytes: int) -> Cost:
+        """Time and energy to write the next value of a state, which is read back."""
+        written, read = self.write(size_bytes), self.read(size_bytes)
+        return Cost(written.seconds + read.seconds, written.joules + read.joules)
+
     def _with_checksum(self, cost: Cost, size_bytes: int) -> Cost:
         count = _CHECKSUM_INSTRUCTIONS * size_bytes
         seconds, joules = self.device.seconds(count), self.device.joules(count)
@@ -49,14 +54,21 @@ def node_prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[
     seconds, joules = node_seconds(graph, device), node_joules(graph, device)
     for node, s, j in zip(graph.nodes, seconds, joules, strict=True):
         if isinstance(node.op, PageIn | PageOut) and mover:
-            move = mover.read if isinstance(node.op, PageIn) else mover.write
-            prices.append(move(node.inputs[0].type.bytes))
+            prices.append(_move(graph, node, mover))
             continue
         if s is None:
             cost = node.op.cost(*(v.type for v in node.inputs))
             s = float(cost.macs + cost.bytes_read + cost.bytes_written) * (not node.op.alias)
         prices.append(Cost(s, s if j is None else j))
     return tuple(prices)
+
+
+def _move(graph: Graph, node: Node, mover: Mover) -> Cost:
+    size = node.inputs[0].type.bytes
+    if isinstance(node.op, PageIn):
+        return mover.read(size)
+    kept = node.outputs[0] in graph.updates.values()
+    return mover.keep(size) if kept else mover.write(size)
 
 
 def total(prices: tuple[Cost, ...]) -> Cost:

@@ -96,7 +96,7 @@ class _Writer:
         if task.kind is Kind.LOAD:
             parts.append(self.moved(task.outputs)[0])
         parts += [self.moved([state])[0] for state in task.loads]
-        parts += [self.moved([value])[1] for _, value in task.successors]
+        parts += [self.mover.keep(v.type.bytes) for _, v in task.successors if self.mover]
         return Cost(sum(p.seconds for p in parts), sum(p.joules for p in parts))
 
     def moved(self, values: Sequence[Value]) -> tuple[Cost, Cost]:
