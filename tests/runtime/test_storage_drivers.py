@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def c(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     library = build_library(TEXT, tmp_path_factory.mktemp("drivers"), *flags)
     for name in ("open_storage", "out", "keep", "in", "fits", "lacks", "read_only"):
         getattr(library, name).restype = ctypes.c_bool
-    for name in ("mistakes", "calls_made", "size_of_card"):
+    for name in ("mistakes", "calls_made", "size_of_card", "crc_of"):
         getattr(library, name).restype = ctypes.c_uint32
     library.content.restype = ctypes.c_void_p
     return library
@@ -126,3 +127,12 @@ def test_geometry_is_checked(c):
 def test_large_cards(c):
     assert c.size_of_card(100) == 51200
     assert c.size_of_card(0xFFFFFFFF) == 0xFFFFFFFF // 512 * 512
+
+
+def test_checksums_are_those_of_zlib(c):
+    """Of every length and at every address, as an input of the caller may lie."""
+    text = ctypes.create_string_buffer(data(300), 300)
+    for start in range(9):
+        for size in (*range(12), 100, 255, 256, 291):
+            found = c.crc_of(ctypes.byref(text, start), size)
+            assert found == zlib.crc32(text.raw[start : start + size])
