@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from kilograd.errors import InputError
 from kilograd.ir import Graph, Node, Value
+from kilograd.ops.page import PageOut
 from kilograd.planning.facts import BufferFacts, Kind, buffer_facts
 from kilograd.planning.schedule import Schedule
 
@@ -59,8 +60,9 @@ def describe_peak(schedule: Schedule, limit: int = 5) -> str:
 
 
 def describe_state(graph: Graph, limit: int = 3) -> str:
-    """The largest tensors of the learned state, one a line, under the user's names."""
-    tensors = sorted(graph.state.items(), key=lambda item: -item[0].type.bytes)
+    """The largest tensors of the learned state in SRAM, one a line, under the user's names."""
+    kept = [(value, data) for value, data in graph.state.items() if value not in graph.stored]
+    tensors = sorted(kept, key=lambda item: -item[0].type.bytes)
     lines = [
         f"  {value.type.bytes:>10,} B  {data.origin.name if data.origin else value} {value.type}"
         for value, data in tensors[:limit]
@@ -125,9 +127,10 @@ class PeakExplanation:
 class ValueExplanation:
     """Where a value lies and why it is there.
 
-    `place` is "arena", "state" (SRAM, from step to step), "flash" or "argument" (of the C
-    function). `offset_bytes`, `first` and `last` (the half-open range of nodes in which its
-    memory is in use) are None outside the arena. `shares` are the other values in the same memory.
+    `place` is "arena", "state" (SRAM, from step to step), "flash", "storage" (secondary) or
+    "argument" (of the C function). `offset_bytes`, `first` and `last` (the half-open range of nodes
+    in which its memory is in use) are None outside the arena. `shares` are the other values in the
+    same memory.
     """
 
     name: str
@@ -167,6 +170,7 @@ class ValueExplanation:
 _PLACES = {
     "state": "the learned state, in SRAM from step to step",
     "flash": "flash, as a constant",
+    "storage": "secondary storage",
     "argument": "an argument of the C function, or memory of its caller",
 }
 
@@ -224,6 +228,8 @@ def explain_value(schedule: Schedule, name: str) -> ValueExplanation:
         producer=_origin(graph, value) if writer is None else node_title(graph, writer),
         readers=tuple(node_title(graph, index) for index in readers),
     )
+    if value in graph.stored or (writer is not None and _is_page(graph.nodes[writer])):
+        return replace(base, place="storage")
     if root in graph.state or root in graph.constants:
         shares = (root.name,) if root is not None and root != value else ()
         return replace(
@@ -244,6 +250,10 @@ def explain_value(schedule: Schedule, name: str) -> ValueExplanation:
         shares=tuple(other.name for other in facts.values if other != value),
         overwrites=_overwritten(schedule, facts, value, writer),
     )
+
+
+def _is_page(node: Node) -> bool:
+    return isinstance(node.op, PageOut)
 
 
 def node_title(graph: Graph, index: int) -> str:
