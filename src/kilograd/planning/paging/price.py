@@ -12,8 +12,9 @@ from kilograd.ir import Graph, Node
 from kilograd.ops.page import PageIn, PageOut
 from kilograd.planning.costs import node_joules, node_seconds
 
-_CHECKSUM_INSTRUCTIONS = 12
-"""Of the checksum, for each byte of a page."""
+_CHECKSUM_INSTRUCTIONS = 4.01
+_CHECKSUM_INSTRUCTIONS_M0 = 6.03
+"""Of a page's checksum for each byte, counted on the emulator."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Mover:
         return Cost(written.seconds + read.seconds, written.joules + read.joules)
 
     def _with_checksum(self, cost: Cost, size_bytes: int) -> Cost:
-        count = _CHECKSUM_INSTRUCTIONS * size_bytes
+        is_m0 = self.device.cpu == "cortex-m0plus"
+        per_byte = _CHECKSUM_INSTRUCTIONS_M0 if is_m0 else _CHECKSUM_INSTRUCTIONS
+        count = round(per_byte * size_bytes)
         seconds, joules = self.device.seconds(count), self.device.joules(count)
         return Cost(cost.seconds + (seconds or 0.0), cost.joules + (joules or 0.0))
 
