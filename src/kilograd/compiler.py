@@ -22,7 +22,7 @@ from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.planning.allocate import allocate
 from kilograd.planning.order import order
 from kilograd.planning.schedule import Schedule
-from kilograd.planning.stream import plan_streams
+from kilograd.planning.stream import narrow, plan_streams
 from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
@@ -134,8 +134,9 @@ def compile(
         notes = (*notes, *float_gradients(train))
     predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
     train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
-    predict, train = stage("stream", lambda: plan_streams((predict, train)))
-    schedules = stage("allocate", lambda: allocate((predict, train)))
+    ordered = (predict, train)
+    streamed = stage("stream", lambda: plan_streams(ordered))
+    schedules = stage("allocate", lambda: allocate(streamed))
     program = Program(
         name=network_name(name or imported.name),
         device=target,
@@ -153,19 +154,25 @@ def compile(
         update=spec,
         model=_title(model),
     )
-    program = stage("fit", lambda: _fitted(program, pages, planning))
+    program = stage("fit", lambda: _fitted(program, ordered, pages, planning))
     program.check_time()
     return program
 
 
-def _fitted(program: Program, storage: Storage | None, planning: Planning) -> Program:
-    """The program as it is where it fits, else planned so that it does."""
+def _fitted(
+    program: Program, ordered: tuple[Graph, Graph], storage: Storage | None, planning: Planning
+) -> Program:
+    """The program as it is where it fits, else planned so that it does; `ordered` are its functions
+    before chains were streamed.
+    """
     try:
         program.check_fit()
     except InfeasibleError as error:
         if not (planning.recompute or planning.page):
             raise
-        return fitted(program, storage, planning, str(error))
+        predict, train = allocate([narrow(graph) for graph in ordered])
+        leanest = replace(program, predict=predict, train=train)
+        return fitted(leanest, storage, planning, str(error))
     return program
 
 
