@@ -170,9 +170,18 @@ def _fitted(
     except InfeasibleError as error:
         if not (planning.recompute or planning.page):
             raise
-        predict, train = allocate([narrow(graph) for graph in ordered])
-        leanest = replace(program, predict=predict, train=train)
-        return fitted(leanest, storage, planning, str(error))
+        # Streaming needs the weights of a whole chain at once, and less of everything else.
+        narrowed = tuple(narrow(graph) for graph in ordered)
+        failure: InfeasibleError | None = None
+        for graphs in dict.fromkeys((narrowed, ordered)):
+            predict, train = allocate(graphs)
+            form = replace(program, predict=predict, train=train)
+            try:
+                return fitted(form, storage, planning, str(error))
+            except InfeasibleError as other:
+                failure = failure or other
+        assert failure is not None
+        raise failure from None
     return program
 
 
