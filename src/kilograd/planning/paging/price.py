@@ -16,6 +16,11 @@ _CHECKSUM_INSTRUCTIONS = 12
 """Of the checksum, for each byte of a page."""
 
 
+def checksum_instructions(size_bytes: int) -> int:
+    """What the checksum of a page of that many bytes takes."""
+    return _CHECKSUM_INSTRUCTIONS * size_bytes
+
+
 @dataclass(frozen=True)
 class Mover:
     """Moves tensors between the RAM of a device and its storage, and sums their checksums."""
@@ -32,7 +37,7 @@ class Mover:
         return self._with_checksum(self.storage.write_cost(size_bytes), size_bytes)
 
     def _with_checksum(self, cost: Cost, size_bytes: int) -> Cost:
-        count = _CHECKSUM_INSTRUCTIONS * size_bytes
+        count = checksum_instructions(size_bytes)
         seconds, joules = self.device.seconds(count), self.device.joules(count)
         return Cost(cost.seconds + (seconds or 0.0), cost.joules + (joules or 0.0))
 
