@@ -23,6 +23,10 @@ class NonFiniteError(UserError):
     """NaN or infinity arose in a training step; the weights are those of before the step."""
 
 
+class StorageError(UserError):
+    """Secondary storage failed; the weights are those of before the call."""
+
+
 class DeviceFault(UserError):
     """The program did on the (emulated) device what would crash or corrupt a real one."""
 

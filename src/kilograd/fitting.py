@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -185,7 +186,7 @@ def _roomy(device: Device) -> Device:
     """The device with so much memory that anything can be linked for it."""
     memory = device.memory_map()
     above = sorted((memory.sram_base, memory.flash_base, 2**32))
-    sizes = {base: (end - base) // 8 * 8 for base, end in zip(above, above[1:], strict=False)}
+    sizes = {base: (end - base) // 8 * 8 for base, end in itertools.pairwise(above)}
     return device.model_copy(
         update={
             "sram_bytes": sizes[memory.sram_base],

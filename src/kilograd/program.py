@@ -18,11 +18,12 @@ from kilograd.codegen.project import Sources
 from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
 from kilograd.errors import CompilerBug, InfeasibleError, InputError
-from kilograd.execution.build import build_firmware, build_host_library
+from kilograd.execution.build import STORAGE_FUNCTIONS, build_firmware, build_host_library
 from kilograd.execution.host import HostBackend
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
 from kilograd.execution.session import History, Session
+from kilograd.execution.storage import MemoryStorage, SessionStorage, install
 from kilograd.explaining import Explanation, explain
 from kilograd.figures import Figures, figures
 from kilograd.ir import Builder, Graph, Value
@@ -115,7 +116,18 @@ class Program:
     @cached_property
     def sources(self) -> Sources:
         """The C project as text."""
-        return project.emit(self.name, self.predict, self.train, self.arena_bytes)
+        return self._emit()
+
+    def _emit(self, *, poison: bool = False, marker: str = "") -> Sources:
+        return project.emit(
+            self.name,
+            self.predict,
+            self.train,
+            self.arena_bytes,
+            storage=self.storage,
+            poison=poison,
+            marker=marker,
+        )
 
     @cached_property
     def image(self) -> Image:
@@ -140,7 +152,7 @@ class Program:
 
     @staticmethod
     def _stack_bytes(image: Image, entry: str) -> int:
-        bound = image.stack_bound(entry)
+        bound = image.stack_bound(entry, indirect=STORAGE_FUNCTIONS)
         if bound.bytes is None:
             raise CompilerBug(f"the stack of {entry} has no bound: {bound.reason}")
         return bound.bytes
@@ -360,6 +372,7 @@ class Program:
             state=graph.state,
             frozen={**predict.constants, **graph.constants},
             input_ids=id_count(predict),
+            storage=self.storage,
             has_softmax=logits_of_softmax(Builder(predict), predict, output) is not None,
         )
 
@@ -370,18 +383,19 @@ class Program:
         sanitize: bool = False,
         poison: bool = False,
         optimize: str = "-O3",
+        storage: SessionStorage | None = None,
     ) -> Session:
         """A session that runs the C on this computer.
 
         `sanitize` stops at undefined behaviour; `poison` overwrites every tensor as soon as it is
         dead; `optimize` is the C compiler's flag, less of which builds sooner. They change speed,
-        never results.
+        never results. `storage` is the secondary storage of a program that pages, by default one in
+        memory; the program's image is written to it where it is not there yet.
         """
         sources = self.sources
         if poison:
-            sources = project.emit(
-                self.name, self.predict, self.train, self.arena_bytes, poison=True
-            )
+            sources = self._emit(poison=True)
+        storage = self._installed(storage)
         with tempfile.TemporaryDirectory(prefix="kilograd-host-") as scratch:
             library = build_host_library(
                 {**sources.files, "harness.c": project.harness(sources)},
@@ -391,15 +405,33 @@ class Program:
                 sanitize=sanitize,
                 optimize=optimize,
             )
-            return Session(self.interface, HostBackend(self.interface, library, self.arena_bytes))
+            backend = HostBackend(self.interface, library, self.arena_bytes, storage)
+            return Session(self.interface, backend)
 
-    def on_emulator(self, *, toolchain: str = "zig") -> Session:
-        """A session that runs the C on the emulated device, with exactly its SRAM and flash."""
+    def _installed(self, storage: SessionStorage | None) -> SessionStorage | None:
+        """The storage of a session, with the program's image in it."""
+        if self.storage is None:
+            if storage is not None:
+                raise InputError(f"{self.name} has nothing in secondary storage; leave it out")
+            return None
+        if storage is None:
+            storage = MemoryStorage(self.storage_device or self.storage)
+        install(storage, self.storage)
+        return storage
+
+    def on_emulator(
+        self, *, toolchain: str = "zig", storage: SessionStorage | None = None
+    ) -> Session:
+        """A session that runs the C on the emulated device, with exactly its SRAM and flash.
+
+        `storage` as of `on_host`.
+        """
         # Unicorn is an extra: only emulated sessions need it.
         from kilograd.execution.emulated import EmulatedBackend
 
         image = self.image if toolchain == "zig" else self._firmware(toolchain)
-        backend = EmulatedBackend(self.interface, image, self.device, self.arena_bytes)
+        storage = self._installed(storage)
+        backend = EmulatedBackend(self.interface, image, self.device, self.arena_bytes, storage)
         return Session(self.interface, backend)
 
     def instructions_by_node(
@@ -412,9 +444,10 @@ class Program:
         # Unicorn is an extra: only emulated sessions need it.
         from kilograd.execution.node_profile import MARKER, MARKER_SOURCE, MarkedBackend
 
-        sources = project.emit(self.name, self.predict, self.train, self.arena_bytes, marker=MARKER)
+        sources = self._emit(marker=MARKER)
         image = self._firmware("zig", sources, MARKER_SOURCE)
-        backend = MarkedBackend(self.interface, image, self.device, self.arena_bytes)
+        storage = self._installed(None)
+        backend = MarkedBackend(self.interface, image, self.device, self.arena_bytes, storage)
         Session(self.interface, backend).train_step(x, y, lr)
         return backend.node_instructions
 

@@ -15,6 +15,7 @@ import numpy as np
 from kilograd.codegen.calls import format_call
 from kilograd.ir import DType, Example, Operand, Operands, TensorType
 from kilograd.ops import all_operators
+from kilograd.ops.page import PageIn, PageOut
 
 RUNTIME = Path(__file__).parents[2] / "src/kilograd/runtime/include"
 GUARD = 64
@@ -62,11 +63,28 @@ def c_function(case: Case) -> str:
     )
     outputs = tuple(Operand(pointer(len(types) + i, t, False), t) for i, t in enumerate(results))
     scratch = f"((void *)p[{len(types) + len(results)}])"
+    setup = ""
+    page = page_slot(case)
+    if page is not None:
+        stored = Operand("&storage, 0, &crc", types[0])
+        inputs, outputs = ((stored,), outputs) if page == 0 else (inputs, (stored,))
+        setup = (
+            f"  kg_storage_t storage = kg_ram_storage(p[{page}], 4096);\n"
+            f"  storage.block_bytes = {case.example.op.block_bytes};\n"
+            f"  uint32_t crc = kg_crc32(0, (const uint8_t *)p[{page}], {types[0].bytes});\n"
+        )
     calls = case.example.op.emit(Operands(inputs, outputs, scratch))
     body = "\n".join(
         "  " + format_call(call).replace("return KG_", "return -KG_") for call in calls
     )
-    return f"int case_{case.index}(void **p) {{\n  (void)p;\n{body}\n  return 0;\n}}\n"
+    return f"int case_{case.index}(void **p) {{\n  (void)p;\n{setup}{body}\n  return 0;\n}}\n"
+
+
+def page_slot(case: Case) -> int | None:
+    """The operand that lies in storage, a storage in memory, if one does."""
+    if isinstance(case.example.op, PageOut):
+        return 1
+    return 0 if isinstance(case.example.op, PageIn) else None
 
 
 def build(cases: list[Case], directory: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
@@ -96,7 +114,11 @@ def run(
     types, op = case.types, case.example.op
     results = op.infer(*types)
     scratch_type = TensorType((op.cost(*types).scratch_bytes,), DType.U8)
-    buffers = [_guarded(t) for t in (*types, *results, scratch_type)]
+    unit = op.block_bytes if isinstance(op, PageIn | PageOut) else 1
+    buffers = [
+        _guarded(t, unit if slot == page_slot(case) else 1)
+        for slot, t in enumerate((*types, *results, scratch_type))
+    ]
     for buffer, array in zip(buffers, case.example.inputs, strict=False):
         data = np.asarray(array).tobytes()
         buffer[: len(data)] = np.frombuffer(data, np.uint8)
@@ -113,7 +135,7 @@ def run(
     return status, arrays
 
 
-def _guarded(type_: TensorType) -> np.ndarray:
-    buffer = np.full(type_.bytes + GUARD, 0xFF, np.uint8)
+def _guarded(type_: TensorType, unit: int = 1) -> np.ndarray:
+    buffer = np.full(-(-type_.bytes // unit) * unit + GUARD, 0xFF, np.uint8)
     buffer[-GUARD:] = 0xA5
     return buffer

@@ -60,12 +60,13 @@ def identifier(name: str) -> str:
     return f"{text}_" if text in _RESERVED or _MACROS.fullmatch(text) else text
 
 
-def tensor_names(names: Iterable[str]) -> dict[str, str]:
+def tensor_names(names: Iterable[str], reserved: Iterable[str] = ()) -> dict[str, str]:
     """A C identifier for each constant or state, all different; those that collide get a number.
 
-    `<network>_<identifier>` and `<network>_<identifier>_init` are free for tables.
+    `<network>_<identifier>` and `<network>_<identifier>_init` are free for tables. `reserved` are
+    further identifiers that the project uses itself.
     """
-    taken = set(_MEMBERS)
+    taken = {*_MEMBERS, *reserved}
     result: dict[str, str] = {}
     for name in names:
         base = text = identifier(name)

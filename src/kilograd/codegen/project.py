@@ -16,10 +16,14 @@ import numpy as np
 
 from kilograd.codegen.calls import comment, format_call, format_float
 from kilograd.codegen.names import tensor_names
+from kilograd.codegen.paging import DRIVERS, RESERVED, PagedFunction
+from kilograd.codegen.paging import context as paging_context
+from kilograd.codegen.paging import state_bytes as paging_state_bytes
 from kilograd.codegen.wrapping import wrap
-from kilograd.ir import Graph, Operand, Operands, Tensor, Value
+from kilograd.ir import Graph, Node, Operand, Operands, Tensor, Value
 from kilograd.ir.printing import print_node
 from kilograd.planning.schedule import Schedule
+from kilograd.planning.storage import StoragePlan
 from kilograd.transforms.differentiate import TrainingInputs
 
 RUNTIME = Path(__file__).parents[1] / "runtime" / "include" / "kilograd"
@@ -38,7 +42,7 @@ class Sources:
     """The network's C files as text by relative path, and what their callers need to know.
 
     `checkpoint_id` identifies network and state layout; `state_bytes` is the size of the state
-    structure.
+    structure. `pages` says whether the network wants a storage.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Sources:
     checkpoint_id: int
     state_bytes: int
     has_target: bool
+    pages: bool = False
 
 
 def emit(
@@ -54,26 +59,38 @@ def emit(
     train: Schedule,
     arena_bytes: int,
     *,
+    storage: StoragePlan | None = None,
     poison: bool = False,
     marker: str = "",
 ) -> Sources:
     """The project for a program called `name` (a C identifier).
 
+    `storage` is the plan of both graphs where something of them lies in secondary storage.
+
     With `poison`, every buffer is overwritten as soon as it is free: a test of the plan. `marker`
     names a C function that is called with the index of each node of the training step behind it.
     """
     schedules = (predict, train)
-    constants = _merge(schedule.graph.constants for schedule in schedules)
-    state = _merge(schedule.graph.state for schedule in schedules)
-    names = tensor_names([value.name for value in (*constants, *state)])
+    constants = _not_stored(_merge(schedule.graph.constants for schedule in schedules), storage)
+    state = _not_stored(_merge(schedule.graph.state for schedule in schedules), storage)
+    names = tensor_names(
+        [value.name for value in (*constants, *state)], RESERVED if storage else ()
+    )
     writer = _FunctionWriter(name, names, poison)
+    paged = [
+        PagedFunction(storage, schedule.graph, pages) if storage else None
+        for schedule, pages in zip(schedules, storage.pages if storage else ({}, {}), strict=True)
+    ]
     functions = {
-        "predict": writer.body(predict, _arguments(predict.graph)),
-        "train": writer.body(train, _arguments(train.graph), marker),
+        "predict": writer.body(predict, _arguments(predict.graph), paged[0]),
+        "train": writer.body(train, _arguments(train.graph), paged[1], marker),
     }
     state_bytes = sum(-(-value.type.bytes // 4) * 4 for value in state)
+    state_bytes += paging_state_bytes(storage) if storage else 0
     target = TrainingInputs.of(train.graph).target
-    headers = sorted({*writer.headers, "base.h", "checkpoint.h", "shape.h"})
+    headers = sorted(
+        {*writer.headers, "base.h", "checkpoint.h", "shape.h"} | ({"page.h"} if storage else set())
+    )
     context = {
         "name": name,
         "upper": name.upper(),
@@ -96,17 +113,18 @@ def emit(
             if data.array.any()
         ],
         "headers": headers,
+        "paging": paging_context(storage) if storage else None,
     }
-    checkpoint_id = _checkpoint_id(train)
+    checkpoint_id = _checkpoint_id(train, storage)
     context["checkpoint_id"] = f"0x{checkpoint_id:08x}u"
     files = {
         f"{name}.h": wrap(_TEMPLATES.get_template("network.h.j2").render(context)),
         f"{name}.c": wrap(_TEMPLATES.get_template("network.c.j2").render(context)),
         f"{name}_tables.h": _TEMPLATES.get_template("tables.h.j2").render(context),
     }
-    for header in _closure(headers):
+    for header in _closure([*headers, *(DRIVERS if storage else ())]):
         files[f"kilograd/{header}"] = (RUNTIME / header).read_text()
-    return Sources(name, files, checkpoint_id, state_bytes, target is not None)
+    return Sources(name, files, checkpoint_id, state_bytes, target is not None, storage is not None)
 
 
 def harness(sources: Sources) -> str:
@@ -114,7 +132,9 @@ def harness(sources: Sources) -> str:
     emulator).
     """
     template = _TEMPLATES.get_template("harness.c.j2")
-    return template.render({"name": sources.name, "target": sources.has_target})
+    return template.render(
+        {"name": sources.name, "target": sources.has_target, "pages": sources.pages}
+    )
 
 
 class _FunctionWriter:
@@ -126,16 +146,28 @@ class _FunctionWriter:
         self.poison = poison
         self.headers: set[str] = set()
 
-    def body(self, schedule: Schedule, arguments: Mapping[Value, str], marker: str = "") -> str:
+    def body(
+        self,
+        schedule: Schedule,
+        arguments: Mapping[Value, str],
+        paged: PagedFunction | None = None,
+        marker: str = "",
+    ) -> str:
         graph = schedule.graph
         lines: list[str] = []
-        successors = set(graph.updates.values())
+        # What lies in storage changes when all has succeeded; what lies in SRAM, at once.
+        successors = {v for state, v in graph.updates.items() if state not in graph.stored}
         changed = False
+
+        def operand(value: Value) -> Operand:
+            stored = paged.text(value) if paged else None
+            return Operand(stored or self._text(schedule, arguments, value), value.type)
+
         for index, node in enumerate(graph.nodes):
             changed = changed or not successors.isdisjoint(node.outputs)
             operands = Operands(
-                tuple(Operand(self._text(schedule, arguments, v), v.type) for v in node.inputs),
-                tuple(Operand(self._text(schedule, arguments, v), v.type) for v in node.outputs),
+                tuple(operand(value) for value in node.inputs),
+                tuple(operand(value) for value in node.outputs),
                 self._scratch(schedule, index),
             )
             lines.append(comment(print_node(node)))
@@ -143,8 +175,10 @@ class _FunctionWriter:
                 self.headers.add(call.header)
                 if changed and call.status_if_false:
                     call = replace(call, status_if_false="KG_ERROR_PARTIAL")
+                if paged:
+                    call = replace(call, function=paged.function(node) or call.function)
                 lines += format_call(call).splitlines()
-            changed = changed or node.op.mutates
+            changed = changed or _overwrites_state(schedule, node)
             if self.poison:
                 lines += self._poison(schedule, index)
             lines += [f"{marker}({index});"] if marker else []
@@ -172,6 +206,20 @@ class _FunctionWriter:
     def _scratch(self, schedule: Schedule, index: int) -> str:
         name = schedule.lifetimes.scratch.get(index)
         return f"SCRATCH({schedule.offsets[name]})" if name else "NULL"
+
+
+def _overwrites_state(schedule: Schedule, node: Node) -> bool:
+    """Whether an operator that runs in place overwrites a state in SRAM."""
+    sources = (node.inputs[i] for _, i in node.op.in_place if i < len(node.inputs))
+    roots = (schedule.lifetimes.root.get(value) for value in sources)
+    return node.op.mutates and any(root in schedule.graph.state for root in roots)
+
+
+def _not_stored(
+    tensors: Mapping[Value, Tensor], storage: StoragePlan | None
+) -> dict[Value, Tensor]:
+    """Those that do not lie in secondary storage."""
+    return {v: t for v, t in tensors.items() if storage is None or v not in storage.tensors}
 
 
 def _scale_text(value: Value) -> str:
@@ -242,7 +290,7 @@ def _closure(headers: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
-def _checkpoint_id(train: Schedule) -> int:
+def _checkpoint_id(train: Schedule, storage: StoragePlan | None) -> int:
     """32 bits that change with the network, its frozen weights and the layout of its state."""
     graph = train.graph
     digest = hashlib.sha256()
@@ -252,4 +300,7 @@ def _checkpoint_id(train: Schedule) -> int:
         digest.update(f"{value}{value.type}".encode())
     for tensor in graph.constants.values():
         digest.update(tensor.array.tobytes())
+    if storage is not None:
+        places = {value.name: offset for value, offset in storage.initial.items()}
+        digest.update(f"{places}{storage.bank_bytes}".encode())
     return int.from_bytes(digest.digest()[:4], "little")

@@ -16,6 +16,9 @@ SESSION_FUNCTIONS = tuple(
 )
 """What a session calls on the emulator; `kg_session_target` is absent for an autoencoder."""
 
+STORAGE_FUNCTIONS = tuple(f"kg_session_storage_{name}" for name in ("read", "write", "erase"))
+"""What a network that pages calls through pointers; the emulator does their work."""
+
 _FLAGS = ("-fno-strict-aliasing",)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kilograd.devices import Device
-from kilograd.errors import InputError
+from kilograd.errors import DeviceFault, InputError, StorageError
+from kilograd.execution.build import STORAGE_FUNCTIONS
 from kilograd.execution.emulator import CallResult, Emulator
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
 from kilograd.execution.session import Measurements
+from kilograd.execution.storage import SessionStorage, Traffic
 
 _IO_LAYOUT = "<fIf"
 
@@ -19,9 +21,15 @@ class EmulatedBackend:
     """The network in the SRAM of an emulated device."""
 
     def __init__(
-        self, interface: Interface, image: Image, device: Device, arena_bytes: int
+        self,
+        interface: Interface,
+        image: Image,
+        device: Device,
+        arena_bytes: int,
+        storage: SessionStorage | None = None,
     ) -> None:
-        """Power the device up."""
+        """Power the device up, with a storage where the program has one."""
+        self.storage = storage
         self._interface = interface
         self._device = device
         self._emulator = Emulator(image, device)
@@ -30,12 +38,18 @@ class EmulatedBackend:
         self._input = self._call("input").value
         self._output = self._call("output").value
         self._target = None if interface.target_type is None else self._call("target").value
+        if storage is not None:
+            handlers: tuple[Callable[..., int], ...] = (self._read, self._write, self._erase)
+            for name, handler in zip(STORAGE_FUNCTIONS, handlers, strict=True):
+                self._emulator.serve(name, handler)
         self._last = Measurements()
         self._last_sample: tuple[bytes, bytes | None] | None = None
 
     def initialise(self) -> None:
         """Call `net_init`."""
-        self._measure("init")
+        result = self._measure("init")
+        if self.storage is not None and result.value:
+            raise StorageError("the storage does not fit the program: too small, or other blocks")
 
     def predict(self, sample: bytes) -> tuple[int, bytes]:
         """Put the sample where the network wants it and call `net_predict`."""
@@ -78,7 +92,7 @@ class EmulatedBackend:
         ).signed_value
 
     def measurements(self) -> Measurements:
-        """Instructions and stack of the last call."""
+        """Instructions, stack and transfers of the last call."""
         return self._last
 
     def profile(self) -> Mapping[str, int]:
@@ -116,6 +130,36 @@ class EmulatedBackend:
         return self._emulator.call(f"kg_session_{name}", *arguments, reserved_bytes=reserved_bytes)
 
     def _measure(self, name: str, *arguments: int, reserved_bytes: int = 0) -> CallResult:
+        if self.storage is not None:
+            self.storage.traffic = Traffic()
         result = self._call(name, *arguments, reserved_bytes=reserved_bytes)
-        self._last = Measurements(result.instructions, result.stack_bytes)
+        traffic = self.storage.traffic if self.storage is not None else Traffic()
+        self._last = Measurements(result.instructions, result.stack_bytes, traffic)
         return result
+
+    # Drivers of the storage, called by the program ---------------------------------------------
+
+    def _read(self, _context: int, offset: int, to: int, size_bytes: int) -> int:
+        assert self.storage is not None
+        self._check_sram(to, size_bytes)
+        data = self.storage.read(offset, size_bytes)
+        self._emulator.write(to, data)
+        return len(data)
+
+    def _write(self, _context: int, offset: int, source: int, size_bytes: int) -> int:
+        assert self.storage is not None
+        return self.storage.write(offset, self._emulator.read(source, size_bytes))
+
+    def _erase(self, _context: int, offset: int, size_bytes: int, *_: int) -> int:
+        assert self.storage is not None
+        return int(self.storage.erase(offset, size_bytes))
+
+    def _check_sram(self, address: int, size_bytes: int) -> None:
+        """A page goes to SRAM, and its memory is aligned as DMA wants it."""
+        memory = self._device.memory_map()
+        end = memory.sram_base + memory.sram_bytes
+        if address < memory.sram_base or address + size_bytes > end or address % 4:
+            raise DeviceFault(
+                f"a page of {size_bytes} bytes is read to {address:#010x}; SRAM is "
+                f"{memory.sram_base:#010x} to {end - 1:#010x}, in words of 4 bytes"
+            )

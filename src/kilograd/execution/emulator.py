@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from kilograd.devices import Device
 from kilograd.errors import DeviceFault, InputError
+from kilograd.execution.build import STORAGE_FUNCTIONS
 from kilograd.execution.image import Image
-from kilograd.execution.instruction_counter import InstructionCounter
+from kilograd.execution.instruction_counter import Block, InstructionCounter
 
 try:
     import unicorn as untyped_unicorn
@@ -223,6 +224,10 @@ class Emulator:
         self.call(symbol, *arguments, instruction_limit=instruction_limit)
         return self._counter.per_function()
 
+    def blocks(self) -> list[Block]:
+        """The basic blocks of the last call and how often each ran."""
+        return self._counter.blocks()
+
     @property
     def executed(self) -> int:
         """Instructions since the running call began, or of the last one."""
@@ -345,7 +350,7 @@ class Emulator:
 
     def _fits_stack(self, symbol: str, available_bytes: int) -> bool:
         """Whether a call that touched every byte of the stack is known to need no more."""
-        bound_bytes = self.image.stack_bound(symbol).bytes
+        bound_bytes = self.image.stack_bound(symbol, indirect=STORAGE_FUNCTIONS).bytes
         return bound_bytes is not None and bound_bytes <= available_bytes
 
     def _hook_blocks(self) -> None:

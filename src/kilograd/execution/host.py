@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, StorageError
 from kilograd.execution.interface import Interface
 from kilograd.execution.session import Measurements
+from kilograd.execution.storage import HostDriver, SessionStorage, Traffic
 
 _ALIGNMENT_BYTES = 64
 
@@ -16,11 +18,20 @@ _ALIGNMENT_BYTES = 64
 class HostBackend:
     """The network in memory of this process; several backends may share one library."""
 
-    def __init__(self, interface: Interface, library: Path, arena_bytes: int) -> None:
+    def __init__(
+        self,
+        interface: Interface,
+        library: Path,
+        arena_bytes: int,
+        storage: SessionStorage | None = None,
+    ) -> None:
         """Load the library and reserve the network's memory."""
+        self.storage = storage
+        self._driver = HostDriver(storage) if storage is not None else None
         self._library = ctypes.CDLL(str(library))
         self._interface = interface
         self._arena_bytes = arena_bytes
+        self._traffic = Traffic()
         size = ctypes.c_uint32.in_dll(self._library, "kg_session_bytes").value
         self._memory = ctypes.create_string_buffer(size + _ALIGNMENT_BYTES)
         address = ctypes.addressof(self._memory)
@@ -35,11 +46,14 @@ class HostBackend:
 
     def initialise(self) -> None:
         """Call `net_init`."""
-        self._functions["init"](self._net)
+        if self._driver is None:
+            self._functions["init"](self._net)
+        elif self._functions["init"](self._net, self._driver.pointer):
+            raise StorageError("the storage does not fit the program: too small, or other blocks")
 
     def predict(self, sample: bytes) -> tuple[int, bytes]:
         """Call `net_predict`."""
-        status = self._functions["predict"](self._net, self._put(sample))
+        status = self._run("predict", self._put(sample))
         output = self._functions["output"](self._net)
         return status, ctypes.string_at(output, self._interface.output_type.bytes)
 
@@ -52,8 +66,8 @@ class HostBackend:
         if target is not None:
             kept = ctypes.create_string_buffer(target, len(target))
             pointers.append(ctypes.c_void_p(ctypes.addressof(kept)))
-        status = self._functions["train_step"](
-            self._net,
+        status = self._run(
+            "train_step",
             *pointers,
             ctypes.c_float(learning_rate),
             ctypes.c_uint32(step),
@@ -83,12 +97,22 @@ class HostBackend:
         return status
 
     def measurements(self) -> Measurements:
-        """Nothing is counted on the host."""
-        return Measurements()
+        """On the host nothing but transfers is counted."""
+        return Measurements(traffic=self._traffic)
 
     def profile(self) -> Mapping[str, int]:
         """Instructions are not counted on the host."""
         raise InputError("the host counts no instructions; use program.on_emulator()")
+
+    def _run(self, name: str, *arguments: Any) -> int:
+        """Call a function that may use the storage; returns its status."""
+        if self._driver is None:
+            return int(self._functions[name](self._net, *arguments))
+        self._driver.storage.traffic = Traffic()
+        status = int(self._functions[name](self._net, *arguments))
+        self._traffic = self._driver.storage.traffic
+        self._driver.raise_pending()
+        return status
 
     @property
     def _state(self) -> int:

@@ -154,8 +154,10 @@ class Image:
         offset = (address & ~1) - start
         return (name, offset) if offset < self._function_end(index) - start else None
 
-    def stack_bound(self, entry: str) -> StackBound:
+    def stack_bound(self, entry: str, indirect: tuple[str, ...] = ()) -> StackBound:
         """Bound the stack of a call of the function `entry`, over all that it may call.
+
+        `indirect` names what calls through pointers may reach, as far as the image has it.
 
         Raises:
             InputError: there is no function of that name.
@@ -163,7 +165,8 @@ class Image:
         symbol = self.symbol(entry)
         if not symbol.is_function:
             raise InputError(f"'{entry}' in {self.path.name} is not a function")
-        return worst_case_stack(self._code_map, symbol.address)
+        pointed = tuple(self.symbols[name].address for name in indirect if name in self.symbols)
+        return worst_case_stack(self._code_map, symbol.address, pointed)
 
     @functools.cached_property
     def _code_map(self) -> CodeMap:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,15 @@ class _CounterStruct(ctypes.Structure):
         ("stop", ctypes.c_void_p),
         ("limit_reached", ctypes.c_uint32),
     )
+
+
+@dataclass(frozen=True)
+class Block:
+    """A basic block: straight-line Thumb code at an address, and how often it was entered."""
+
+    address: int
+    code: bytes
+    runs: int
 
 
 class InstructionCounter:
@@ -93,6 +103,16 @@ class InstructionCounter:
         instructions = int(self._block_instructions[index])
         self._struct.executed -= instructions
         self._instructions[index] -= np.uint64(instructions)
+
+    def blocks(self) -> list[Block]:
+        """The basic blocks that ran since `clear`, by address."""
+        result = []
+        for index in map(int, np.flatnonzero(self._instructions)):
+            size = int(self._block_bytes[index])
+            code = self._code[index : index + size // 2].tobytes()
+            runs = int(self._instructions[index]) // int(self._block_instructions[index])
+            result.append(Block(self._base + 2 * index, code, runs))
+        return result
 
     def per_function(self) -> dict[str, int]:
         """Instructions since `clear` by function, most first."""

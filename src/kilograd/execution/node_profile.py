@@ -12,6 +12,7 @@ from kilograd.devices import Device
 from kilograd.execution.emulated import EmulatedBackend
 from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
+from kilograd.execution.storage import SessionStorage
 
 MARKER = "kg_mark"
 MARKER_SOURCE = f"""
@@ -25,10 +26,15 @@ class MarkedBackend(EmulatedBackend):
     """An emulated device whose program was built with markers."""
 
     def __init__(
-        self, interface: Interface, image: Image, device: Device, arena_bytes: int
+        self,
+        interface: Interface,
+        image: Image,
+        device: Device,
+        arena_bytes: int,
+        storage: SessionStorage | None = None,
     ) -> None:
         """Power the device up and listen to the markers."""
-        super().__init__(interface, image, device, arena_bytes)
+        super().__init__(interface, image, device, arena_bytes, storage)
         self._passed: dict[int, int] = {}
         self._emulator.serve(MARKER, self._on_mark)
 

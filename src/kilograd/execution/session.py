@@ -6,7 +6,7 @@ Arrays are in the layout of the user's model, with or without the batch dimensio
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,15 +17,17 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kilograd.errors import CompilerBug, InputError, NonFiniteError
-from kilograd.execution.interface import Interface, aligned
+from kilograd.errors import CompilerBug, InputError, NonFiniteError, StorageError
+from kilograd.execution.interface import Interface
+from kilograd.execution.state import pack, unpack
+from kilograd.execution.storage import SessionStorage, Traffic
 from kilograd.ir import Origin, to_user
 from kilograd.ir.origin import Quantized
 from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSquaredError
 from kilograd.ops.q_convert import Quantize
 from kilograd.options import Loss, finite_float32
 
-OK, NONFINITE, PARTIAL, LABEL, CHECKPOINT, INPUT = range(6)
+OK, NONFINITE, PARTIAL, LABEL, CHECKPOINT, INPUT, STORAGE = range(7)
 
 Array = np.ndarray
 
@@ -34,6 +36,8 @@ class Backend(Protocol):
     """What runs the C: memory of one network, and its functions. Sizes and layouts are the
     program's.
     """
+
+    storage: SessionStorage | None
 
     def predict(self, sample: bytes) -> tuple[int, bytes]:
         """Status and output of one prediction."""
@@ -70,11 +74,12 @@ class Backend(Protocol):
 @dataclass(frozen=True)
 class Measurements:
     """Counts of the last call: executed instructions and bytes of stack, None where nobody counts
-    them.
+    them, and what it moved to and from secondary storage.
     """
 
     instructions: int | None = None
     stack_bytes: int | None = None
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(frozen=True)
@@ -278,7 +283,8 @@ class Session:
             self._check_frozen(origin.name, array)
             _check_range(origin, array)
             current[value.name] = origin.to_program(array)
-        self._backend.write_state(self._pack(current))
+        raw = self._backend.read_state()
+        self._backend.write_state(pack(self._interface, current, raw, self._backend.storage))
 
     def _check_frozen(self, name: str, array: Array) -> None:
         """Refuse a parameter that differs from its frozen part, which is in flash."""
@@ -297,13 +303,7 @@ class Session:
         """Every tensor of the state as the program stores it, optimiser state included, by program
         name.
         """
-        data, offset, result = self._backend.read_state(), 0, {}
-        for value in self._interface.state:
-            raw = data[offset : offset + value.type.bytes]
-            array = np.frombuffer(raw, value.type.dtype.numpy).reshape(value.type.shape)
-            result[value.name] = array.copy()
-            offset += aligned(value.type.bytes)
-        return result
+        return unpack(self._interface, self._backend.read_state(), self._backend.storage)
 
     def reset(self) -> None:
         """Back to the compiled network and step 0."""
@@ -345,6 +345,16 @@ class Session:
         """Stack used by the last call, measured by painting; None on the host."""
         return self._backend.measurements().stack_bytes
 
+    @property
+    def traffic(self) -> Traffic:
+        """What the last call moved to and from secondary storage."""
+        return self._backend.measurements().traffic
+
+    @property
+    def storage(self) -> SessionStorage | None:
+        """The secondary storage of the network; None for a program that has none."""
+        return self._backend.storage
+
     def profile(self) -> Mapping[str, int]:
         """Instructions of a training step by C function, largest first; only on the emulator."""
         return self._backend.profile()
@@ -352,7 +362,8 @@ class Session:
     # Inside --------------------------------------------------------------------------------------
 
     def _step(self, sample: bytes, target: bytes | None, rate: float) -> float:
-        keep = None if self._interface.optimizer.atomic else self._backend.read_state()
+        atomic = self._interface.optimizer.atomic and self._interface.storage is None
+        keep = None if atomic else self._backend.read_state()
         status, loss = self._backend.train_step(sample, target, rate, self.step)
         if status == PARTIAL and keep is not None:
             self._backend.write_state(keep)
@@ -445,10 +456,6 @@ class Session:
             raise InputError(f"the loss {self._interface.loss.value} needs targets")
         return y
 
-    def _pack(self, tensors: Mapping[str, Array]) -> bytes:
-        parts: Iterable[bytes] = (tensors[value.name].tobytes() for value in self._interface.state)
-        return b"".join(part.ljust(aligned(len(part)), b"\0") for part in parts)
-
     def _raise_for(self, status: int, loss: float = 0.0) -> None:
         if status == OK:
             return
@@ -462,6 +469,12 @@ class Session:
             raise InputError("a label is out of range; nothing was changed")
         if status == INPUT:
             raise InputError("a token id is out of range; nothing was changed")
+        if status == STORAGE:
+            raise StorageError(
+                f"the storage failed in step {self.step}: a transfer went wrong, or what was read "
+                "is not what had been written; the weights are those of before the call, which can "
+                "be repeated"
+            )
         raise CompilerBug(f"the program answered with status {status}")
 
 

@@ -132,9 +132,13 @@ class _Frame:
         self.calls[callee] = max(self.calls.get(callee, 0), depth)
 
 
-def worst_case_stack(code: CodeMap, entry: int) -> StackBound:
-    """Bound the stack of the function at `entry`; unbounded is a result, not an error."""
-    analysis = _Analysis(code)
+def worst_case_stack(code: CodeMap, entry: int, indirect: tuple[int, ...] = ()) -> StackBound:
+    """Bound the stack of the function at `entry`; unbounded is a result, not an error.
+
+    `indirect` are the functions that a call through a pointer may reach; without any, such a call
+    makes the stack unbounded.
+    """
+    analysis = _Analysis(code, indirect)
     try:
         total, path = analysis.bound(entry)
     except _UnboundedError as error:
@@ -143,8 +147,9 @@ def worst_case_stack(code: CodeMap, entry: int) -> StackBound:
 
 
 class _Analysis:
-    def __init__(self, code: CodeMap) -> None:
+    def __init__(self, code: CodeMap, indirect: tuple[int, ...]) -> None:
         self._code = code
+        self._indirect = indirect
         self._disassembler = capstone.Cs(
             capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS
         )
@@ -160,7 +165,7 @@ class _Analysis:
             cycle = [*self._active[self._active.index(function) :], function]
             raise _UnboundedError(f"recursion: {' -> '.join(map(self._code.name, cycle))}")
         self._active.append(function)
-        frame = _FunctionWalk(self._code, self._disassembler, function).run()
+        frame = _FunctionWalk(self._code, self._disassembler, function, self._indirect).run()
         name = self._code.name(function)
         best: tuple[int, tuple[tuple[str, int], ...]] = (frame.deepest, ((name, frame.deepest),))
         for callee, depth in sorted(frame.calls.items()):
@@ -175,8 +180,11 @@ class _Analysis:
 class _FunctionWalk:
     """Follow the control flow of one function from where it is entered."""
 
-    def __init__(self, code: CodeMap, disassembler: capstone.Cs, entry: int) -> None:
+    def __init__(
+        self, code: CodeMap, disassembler: capstone.Cs, entry: int, indirect: tuple[int, ...]
+    ) -> None:
         self._code = code
+        self._indirect = indirect
         self._entry = entry
         # Hand-written assembly calls labels inside its functions.
         around = code.function_around(entry)
@@ -253,7 +261,7 @@ class _FunctionWalk:
             # ARMv6-M reaches far inside a long function with `bl`, which then does not return.
             self._flow(operands[0].imm, state)
         elif opcode in (arm.ARM_INS_BL, arm.ARM_INS_BLX):
-            self._frame.call(self._target(instruction, state), state.depth)
+            self._call(instruction, state)
             if not self._only_padding(following):
                 self._flow(following, _without(state, _CALLER_SAVED))
         elif opcode in (arm.ARM_INS_CBZ, arm.ARM_INS_CBNZ):
@@ -267,7 +275,7 @@ class _FunctionWalk:
             self._table_jumps.append(state)
         elif opcode == arm.ARM_INS_BX:
             if not self._is_return(instruction, operands[0].reg):
-                self._frame.call(self._target(instruction, state), state.depth)
+                self._call(instruction, state)
             if conditional:
                 self._flow(following, state)
         elif opcode in (arm.ARM_INS_UDF, arm.ARM_INS_TRAP):
@@ -301,16 +309,22 @@ class _FunctionWalk:
         else:
             self._frame.call(target, state.depth)
 
-    def _target(self, instruction: capstone.CsInsn, state: _State) -> int:
+    def _call(self, instruction: capstone.CsInsn, state: _State) -> None:
+        for target in self._targets(instruction, state):
+            self._frame.call(target, state.depth)
+
+    def _targets(self, instruction: capstone.CsInsn, state: _State) -> tuple[int, ...]:
         operand = instruction.operands[0]
         if operand.type == arm.ARM_OP_IMM:
-            return int(operand.imm) & ~1
+            return (int(operand.imm) & ~1,)
         relative_to_sp, constant = state.registers.get(operand.reg, (True, 0))
-        if relative_to_sp or constant & ~1 not in self._code.functions:
+        if not relative_to_sp and constant & ~1 in self._code.functions:
+            return (constant & ~1,)
+        if not self._indirect:
             raise _UnboundedError(
                 f"{self._name} calls through a function pointer at {instruction.address:#x}"
             )
-        return constant & ~1
+        return self._indirect
 
     def _is_return(self, instruction: capstone.CsInsn, register: int) -> bool:
         """`bx lr`, or the ARMv6-M way to return past saved registers: `pop {r3}; bx r3`."""

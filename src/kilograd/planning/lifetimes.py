@@ -33,8 +33,8 @@ class Lifetimes:
     """The buffers of an ordered graph.
 
     `root` maps every value to the value whose memory it uses: a state, a constant, the owner of a
-    buffer, or, for a page in storage, itself; scalar arguments are absent. `scratch` maps a node index to the name of its scratch
-    buffer.
+    buffer, or, for a page in storage, itself; scalar arguments are absent. `scratch` maps a node
+    index to the name of its scratch buffer.
     """
 
     buffers: tuple[Lifetime, ...]
@@ -95,6 +95,7 @@ def lifetimes(graph: Graph, *, by_pointer: frozenset[Value] = frozenset()) -> Li
                 continue
             owner = _shared_with(node, position, root, end, index)
             if owner is None:
+                _check_mutation(node, position)
                 owner = value
                 first[value], end[value] = index, last_use.get(value, index)
             elif owner in end:
@@ -130,6 +131,13 @@ def _shared_with(
         if all(root.get(other) != owner for other in others):
             return owner
     return None
+
+
+def _check_mutation(node: Node, position: int) -> None:
+    """An operator that always overwrites an input has to find nobody who reads it later."""
+    overwritten = (source for output, source in node.op.in_place if output == position)
+    if node.op.mutates and any(source < len(node.inputs) for source in overwritten):
+        raise CompilerBug(f"{node.op} overwrites what is read later: {node.inputs}")
 
 
 def _last_reads(graph: Graph, last_use: Mapping[Value, int]) -> dict[Value, int]:

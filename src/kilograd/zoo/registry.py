@@ -11,6 +11,7 @@ from kilograd.zoo.bert import Bert
 from kilograd.zoo.dense import MLP, Autoencoder
 from kilograd.zoo.dscnn import DSCNN
 from kilograd.zoo.face_detector import FaceDetector
+from kilograd.zoo.gallery import Functions, Shapes
 from kilograd.zoo.lenet import LeNet5
 from kilograd.zoo.mobilenet import MobileNetV1
 from kilograd.zoo.model import ZooModel
@@ -40,6 +41,9 @@ _NETWORKS: Mapping[str, Callable[..., ZooModel]] = {
     "vgg16": VGG16,
 }
 
+_GALLERIES: Mapping[str, Callable[..., ZooModel]] = {"functions": Functions, "shapes": Shapes}
+"""For measurements alone: `create` knows them, `names` does not list them."""
+
 _BATCH_NORM_SAMPLES = 16
 
 
@@ -58,12 +62,13 @@ def create(name: str, *, seed: int = 0, **options: Any) -> tuple[ZooModel, Tenso
 
     Raises InputError for a name or an option that does not exist.
     """
-    if name not in _NETWORKS:
+    makers = {**_NETWORKS, **_GALLERIES}
+    if name not in makers:
         raise InputError(f"no network {name!r} in the zoo; there are {', '.join(names())}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = _NETWORKS[name](**options)
+            model = makers[name](**options)
         except TypeError as error:
             raise InputError(f"zoo.create({name!r}): {error}") from error
         samples = draw_input(model, _BATCH_NORM_SAMPLES)

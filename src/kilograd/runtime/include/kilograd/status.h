@@ -13,6 +13,7 @@ typedef enum kg_status {
   KG_ERROR_LABEL = 3,      /* a class index out of range; nothing changed */
   KG_ERROR_CHECKPOINT = 4, /* a corrupt or foreign checkpoint; nothing changed */
   KG_ERROR_INPUT = 5,      /* a token id out of range; nothing changed */
+  KG_ERROR_STORAGE = 6,    /* the storage failed or does not fit; the state is as before the call */
 } kg_status;
 
 /* What a checkpoint has besides the state: header and checksum (checkpoint.h). */

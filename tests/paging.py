@@ -1,0 +1,98 @@
+"""Moves chosen tensors of a compiled program to secondary storage, with no planner's help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from kilograd.ir import Graph, Node, Value, verify
+from kilograd.ops.page import PageIn, PageOut
+from kilograd.planning.allocate import allocate
+from kilograd.planning.storage import place
+from kilograd.program import Program
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A storage of these blocks."""
+
+    block_bytes: int = 1
+    erase_bytes: int = 0
+    size_bytes: int = 1 << 24
+
+
+Choice = Callable[[Value], bool]
+
+
+def paged(
+    program: Program,
+    *,
+    pages: Choice = lambda value: False,
+    stored: Choice = lambda value: False,
+    geometry: Geometry = Geometry(),
+) -> Program:
+    """The program with the chosen computed values paged out as soon as they exist and in before
+    each node that reads them, and the chosen constants and states in storage.
+    """
+    graphs = [
+        _paged(graph, pages, stored, geometry.block_bytes)
+        for graph in (program.predict.graph, program.train.graph)
+    ]
+    predict, train = allocate(graphs)
+    plan = place(graphs, geometry)
+    return replace(program, predict=predict, train=train, storage=plan, storage_device=geometry)
+
+
+def _paged(graph: Graph, pages: Choice, stored: Choice, block_bytes: int) -> Graph:
+    kept = {v for v in (*graph.constants, *graph.state) if stored(v) and v.type.bytes > 4}
+    results = set(graph.results())
+    away: dict[Value, Value] = {v: v for v in kept}
+    nodes: list[Node] = []
+    updates = dict(graph.updates)
+    state_of = {successor: state for state, successor in graph.updates.items()}
+    aliased = {node.inputs[0] for node in graph.nodes if node.op.alias}
+    count = 0
+    for node in graph.nodes:
+        inputs = []
+        for value in node.inputs:
+            if value in away:
+                copy = Value(f"{value.name}.in{count}", value.type)
+                count += 1
+                nodes.append(Node(PageIn(block_bytes), (away[value],), (copy,), node.location))
+                value = copy
+            inputs.append(value)
+        nodes.append(replace(node, inputs=tuple(inputs)))
+        for value in node.outputs:
+            state = state_of.get(value)
+            chosen = state is None and pages(value) and value not in results
+            if state in kept or (chosen and value.type.rank and value not in aliased):
+                page = Value(f"{value.name}.page", value.type)
+                nodes.append(Node(PageOut(block_bytes), (value,), (page,), node.location))
+                away[value] = page
+                if state in kept:
+                    updates[state] = page
+    result = replace(graph, nodes=tuple(nodes), updates=updates, stored=frozenset(kept))
+    return verify(replace(result, nodes=tuple(_storage_first(result))))
+
+
+def _storage_first(graph: Graph) -> list[Node]:
+    """Everything that page nodes need, and they themselves, before the first change of SRAM."""
+    successors = {v for state, v in graph.updates.items() if state not in graph.stored}
+    changes = [i for i, node in enumerate(graph.nodes) if not successors.isdisjoint(node.outputs)]
+    if not changes:
+        return list(graph.nodes)
+    head, tail = graph.nodes[: changes[0]], graph.nodes[changes[0] :]
+    needed: set[Value] = set()
+    early: list[Node] = []
+    for node in reversed(tail):
+        wanted = isinstance(node.op, PageOut | PageIn) or not needed.isdisjoint(node.outputs)
+        if wanted and successors.isdisjoint(node.outputs):
+            needed.update(node.inputs)
+            early.insert(0, node)
+    late = [node for node in tail if not any(node is other for other in early)]
+    return [*head, *early, *late]
+
+
+def every(values: Iterable[Value]) -> list[str]:
+    """Their names."""
+    return [value.name for value in values]
