@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,8 @@ from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
 from kilograd.devices import Device, Storage
 from kilograd.errors import InfeasibleError, InputError
-from kilograd.fitting import fitted
+from kilograd.fitting import Fitter, NoFitError
+from kilograd.infeasible import infeasible
 from kilograd.ir import DType, Graph, verify
 from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.planning.allocate import allocate
@@ -35,9 +36,9 @@ from kilograd.transforms.masks import pack_masks
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.quantize import Report, compare, integer_input, labelled, quantize
 from kilograd.transforms.scatter import scatter
-from kilograd.transforms.select import parameters, select
+from kilograd.transforms.select import Selection, parameters, select
 from kilograd.transforms.shifts import calibrate_shifts
-from kilograd.update import All, SpecLike, normalise
+from kilograd.update import All, Spec, SpecLike, normalise
 
 T = TypeVar("T")
 
@@ -98,6 +99,81 @@ def compile(
         InfeasibleError: the program does not fit the device or the budget.
         InputError: an argument or a file is not what it has to be.
     """
+    return prepare(
+        model,
+        example_input,
+        device=device,
+        update=update,
+        loss=loss,
+        optimizer=optimizer,
+        budget=budget,
+        precision=precision,
+        calibration=calibration,
+        head=head,
+        ranges=ranges,
+        headroom=headroom,
+        classes=classes,
+        gradients=gradients,
+        planning=planning,
+        storage=storage,
+        name=name,
+    ).fitted()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A program before it is made to fit: import, quantisation and the training step are done.
+
+    `graphs` derives the two functions again, for another selection of what to train.
+    """
+
+    program: Program
+    storage: Storage | None
+    planning: Planning
+    graphs: Callable[[Spec, SGD], TrainingGraphs]
+
+    def fitted(self) -> Program:
+        """The program as it is where it fits, else planned so that it does."""
+        program = stage("fit", self._fitted)
+        program.check_time()
+        return program
+
+    def _fitted(self) -> Program:
+        try:
+            self.program.check_fit()
+        except InfeasibleError:
+            if not (self.planning.recompute or self.planning.page):
+                raise
+            self.program.check_time()
+            fitter = Fitter(self.program, self.storage, self.planning)
+            try:
+                return fitter.fitted()
+            except NoFitError as error:
+                raise infeasible(fitter, error, self.graphs) from error
+        return self.program
+
+
+def prepare(
+    model: Any,
+    example_input: Any = None,
+    *,
+    device: str | Path | Device = "host",
+    update: SpecLike | None = None,
+    loss: str | Loss = Loss.CROSS_ENTROPY,
+    optimizer: SGD | None = None,
+    budget: Budget | None = None,
+    precision: str = "float32",
+    calibration: Any = None,
+    head: str = "float32",
+    ranges: str = "min_max",
+    headroom: float = 1.0,
+    classes: Classes | None = None,
+    gradients: str = "float32",
+    planning: Planning | None = None,
+    storage: str | None = None,
+    name: str | None = None,
+) -> Prepared:
+    """Everything of `compile` up to the question whether the program fits; arguments as there."""
     _check_precision(precision, calibration, gradients)
     for value, kinds in (
         (optimizer, SGD),
@@ -127,15 +203,16 @@ def compile(
     choice = select(forward, spec)
     if not choice:
         raise InputError(_nothing_to_train(forward))
-    graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
-    train, notes = graphs.train, (*imported.notes, *(report.notes if report else ()))
+    integers = calibration if gradients == "int8" else None
+
+    def derive(spec: Spec, optimizer: SGD) -> TrainingGraphs:
+        return _graphs_of(forward, kind, select(forward, spec), optimizer, ports, integers)
+
+    graphs = derive(spec, optimizer)
+    notes = (*imported.notes, *(report.notes if report else ()))
     if gradients == "int8":
-        train = stage("integers", lambda: _integers(graphs.train, ports, calibration, optimizer))
-        notes = (*notes, *float_gradients(train))
-    predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
-    train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
-    predict, train = stage("stream", lambda: plan_streams((predict, train)))
-    schedules = stage("allocate", lambda: allocate((predict, train)))
+        notes = (*notes, *float_gradients(graphs.train))
+    schedules = stage("allocate", lambda: allocate((graphs.predict, graphs.train)))
     program = Program(
         name=network_name(name or imported.name),
         device=target,
@@ -152,21 +229,28 @@ def compile(
         quantized=report,
         update=spec,
         model=_title(model),
+        planning=planning,
     )
-    program = stage("fit", lambda: _fitted(program, pages, planning))
-    program.check_time()
-    return program
+    return Prepared(program, pages, planning, derive)
 
 
-def _fitted(program: Program, storage: Storage | None, planning: Planning) -> Program:
-    """The program as it is where it fits, else planned so that it does."""
-    try:
-        program.check_fit()
-    except InfeasibleError as error:
-        if not (planning.recompute or planning.page):
-            raise
-        return fitted(program, storage, planning, str(error))
-    return program
+def _graphs_of(
+    forward: Graph,
+    loss: Loss,
+    choice: Selection,
+    optimizer: SGD,
+    ports: Ports,
+    integers: Any,
+) -> TrainingGraphs:
+    """The two functions, ordered; `integers` is calibration data where gradients are integers."""
+    graphs = stage("differentiate", lambda: differentiate(forward, loss, choice, optimizer, ports))
+    train = graphs.train
+    if integers is not None:
+        train = stage("integers", lambda: _integers(graphs.train, ports, integers, optimizer))
+    predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
+    train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
+    predict, train = stage("stream", lambda: plan_streams((predict, train)))
+    return replace(graphs, predict=predict, train=train)
 
 
 def _fused(predict: Graph, train: Graph) -> tuple[Graph, Graph]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shlex
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kilograd import devices
 from kilograd.codegen.names import tensor_names
 from kilograd.ir.origin import Part
+from kilograd.planning.explain_plan import PlanExplanation
 from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
 from kilograd.planning.layers import (
     LayerFacts,
@@ -114,6 +116,7 @@ class Figures:
     steps: tuple[Step, ...]
     layers: tuple[LayerFacts, ...]
     parameters: tuple[ParameterFacts, ...]
+    plan: PlanExplanation
     precision: str
     quantization: tuple[str, ...]
     notes: tuple[str, ...]
@@ -160,10 +163,37 @@ def figures(program: Program) -> Figures:
         steps=_steps(program),
         layers=layer_facts(program.forward, train, parameters),
         parameters=parameters,
+        plan=program.plan,
         precision="float32" if program.quantized is None else "int8",
         quantization=_quantization(program),
         notes=program.notes,
     )
+
+
+def plan_facts(program: Program) -> dict[str, Any] | None:
+    """What the plan costs and moves, as plain data; None for a program that fits as it stands."""
+    plan = program.plan
+    if not plan.functions:
+        return None
+    return {
+        "functions": {
+            told.function: {
+                "plain_peak_bytes": told.plain_peak_bytes,
+                "peak_bytes": told.peak_bytes,
+                "plain": dataclasses.asdict(told.plain),
+                "planned": dataclasses.asdict(told.price),
+                "objective": told.objective,
+                "gap": told.gap,
+                "page_ins": told.page_ins,
+                "page_outs": told.page_outs,
+                "recomputations": told.reruns,
+                "stored_bytes": told.stored_bytes,
+                "tensors": [dataclasses.asdict(tensor) for tensor in told.tensors],
+            }
+            for told in plan.functions
+        },
+        "storage": None if plan.storage is None else dataclasses.asdict(plan.storage),
+    }
 
 
 def _quantization(program: Program) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
-"""What a plan does with every tensor: when it is not in RAM, what brings it back, at what price, and
-what else could have been done with it.
+"""What a plan does with every tensor: when it is not in RAM, what brings it back, at what price,
+and what else could have been done with it.
 
 Read off the planned graph: its nodes are what runs. What is no first run of a node of the graph
 that was planned is there because of the plan, and belongs to the tensor that it moves or makes
@@ -8,7 +8,8 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kilograd.devices import Device, Storage
@@ -125,8 +126,8 @@ class _Reader:
         self.graph, self.base = planned.graph, planned.step.graph
         mover_of = storage or other
         self.mover = Mover(mover_of, device) if mover_of else None
-        self.prices = _prices(self.graph, device, storage)
-        self.base_prices = _prices(self.base, device, None)
+        self.prices = prices(self.graph, device, storage)
+        self.base_prices = prices(self.base, device, None)
         self.known = set(self.base.values())
         self.own = planned.step.stored
         self.next_of = {page: state for state, page in self.graph.updates.items()}
@@ -198,8 +199,8 @@ class _Reader:
             page_outs=len(outs),
             page_ins=len(ins),
             reruns=len(reruns),
-            price=_sum(self.prices[i] for i in own),
-            chain_price=_sum(self.prices[i] for i in chain),
+            price=summed(self.prices[i] for i in own),
+            chain_price=summed(self.prices[i] for i in chain),
             absences=absences,
             ways=() if value in self.own else self.ways(value, absences, bool(ins), bool(reruns)),
         )
@@ -239,7 +240,7 @@ class _Reader:
         ]
         copies.sort(key=lambda v: self.defined.get(v, -1))
         result = []
-        for gone, back in zip(copies, copies[1:], strict=False):
+        for gone, back in itertools.pairwise(copies):
             after = max(self.defined.get(gone, 0), self.last_use.get(gone, 0))
             before = self.defined[back]
             between = range(after + 1, before)
@@ -270,7 +271,7 @@ class _Reader:
             result.append(self.recompute(value, absences))
         return tuple(result)
 
-    def page(self, value: Value, times: int) -> Way:
+    def page(self, value: Value, count: int) -> Way:
         if self.mover is None:
             return Way("page", None, "the device has no storage")
         task = self.task_of(value)
@@ -278,14 +279,14 @@ class _Reader:
         if node.resident:
             return Way("page", None, "it is a result, which has to stay in RAM")
         size = value.type.bytes
-        price = _sum(
+        price = summed(
             [
                 self.moved(self.mover.write(size), size),
-                *[self.moved(self.mover.read(size), size)] * times,
+                *[self.moved(self.mover.read(size), size)] * count,
             ]
         )
         where = self.mover.storage.name
-        return Way("page", price, f"write it to {where} once and read it {_times(times)}")
+        return Way("page", price, f"write it to {where} once and read it {times(count)}")
 
     def moved(self, cost: Cost, size_bytes: int) -> Price:
         return _known(self.device, cost, checksum_instructions(size_bytes))
@@ -310,8 +311,8 @@ class _Reader:
         if not absences:
             return Way("recompute", None, "it is away at no time")
         others = len(nodes) - 1
-        text = f"run {others + 1} operator{'s' * bool(others)} again, {_times(len(absences))}"
-        return Way("recompute", _sum(parts), text)
+        text = f"run {others + 1} operator{'s' * bool(others)} again, {times(len(absences))}"
+        return Way("recompute", summed(parts), text)
 
     def why_not(self, value: Value) -> str:
         if value in self.graph.inputs:
@@ -353,7 +354,7 @@ def _replayed(planned: Planned, until: int) -> tuple[set[int], int]:
     return ram, stage
 
 
-def _prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Price, ...]:
+def prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Price, ...]:
     """The price of each node; what the device has no estimate of is None."""
     counts = None if device.is_host else device_instructions(graph, device)
     result = []
@@ -381,13 +382,17 @@ def _known(device: Device, cost: Cost, instructions: int) -> Price:
     )
 
 
-def _sum(prices: Sequence[Price] | object) -> Price:
+def summed(parts: Iterable[Price]) -> Price:
     """The sum; None of what is None in one of them."""
-    parts = list(prices)  # type: ignore[call-overload]
-    if not parts:
-        return Price(0.0, 0.0, 0)
-    columns = [[p.seconds for p in parts], [p.joules for p in parts], [p.instructions for p in parts]]
-    seconds, joules, instructions = (None if None in c else sum(c) for c in columns)
+    seconds: float | None = 0.0
+    joules: float | None = 0.0
+    instructions: int | None = 0
+    for part in parts:
+        seconds = None if seconds is None or part.seconds is None else seconds + part.seconds
+        joules = None if joules is None or part.joules is None else joules + part.joules
+        if instructions is not None:
+            more = part.instructions
+            instructions = None if more is None else instructions + more
     return Price(seconds, joules, instructions)
 
 
@@ -404,7 +409,8 @@ def _by_pointer(graph: Graph) -> frozenset[Value]:
     return frozenset(v for v in graph.outputs if not v.type.rank)
 
 
-def _times(count: int) -> str:
+def times(count: int) -> str:
+    """`once`, `twice`, `3 times`."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
