@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kilograd.ir import Graph, Node, Value, verify
@@ -30,14 +30,18 @@ def paged(
     pages: Choice = lambda value: False,
     stored: Choice = lambda value: False,
     geometry: Geometry = Geometry(),
+    storage_first: bool = True,
 ) -> Program:
     """The program with the chosen computed values paged out as soon as they exist and in before
-    each node that reads them, and the chosen constants and states in storage.
+    each node that reads them, and the chosen constants and states in storage. `storage_first` moves
+    what changes SRAM behind everything that may fail.
     """
     graphs = [
         _paged(graph, pages, stored, geometry.block_bytes)
         for graph in (program.predict.graph, program.train.graph)
     ]
+    if storage_first:
+        graphs = [verify(replace(g, nodes=tuple(_storage_first(g)))) for g in graphs]
     predict, train = allocate(graphs)
     plan = place(graphs, geometry)
     return replace(program, predict=predict, train=train, storage=plan, storage_device=geometry)
@@ -45,6 +49,11 @@ def paged(
 
 def _paged(graph: Graph, pages: Choice, stored: Choice, block_bytes: int) -> Graph:
     kept = {v for v in (*graph.constants, *graph.state) if stored(v) and v.type.bytes > 4}
+    # What one node updates at once is in one memory.
+    for node in graph.nodes:
+        states = {s for s, successor in graph.updates.items() if successor in node.outputs}
+        if not states.isdisjoint(kept):
+            kept |= states
     results = set(graph.results())
     away: dict[Value, Value] = {v: v for v in kept}
     nodes: list[Node] = []
@@ -72,7 +81,7 @@ def _paged(graph: Graph, pages: Choice, stored: Choice, block_bytes: int) -> Gra
                 if state in kept:
                     updates[state] = page
     result = replace(graph, nodes=tuple(nodes), updates=updates, stored=frozenset(kept))
-    return verify(replace(result, nodes=tuple(_storage_first(result))))
+    return verify(result)
 
 
 def _storage_first(graph: Graph) -> list[Node]:
@@ -91,8 +100,3 @@ def _storage_first(graph: Graph) -> list[Node]:
             early.insert(0, node)
     late = [node for node in tail if not any(node is other for other in early)]
     return [*head, *early, *late]
-
-
-def every(values: Iterable[Value]) -> list[str]:
-    """Their names."""
-    return [value.name for value in values]

@@ -296,10 +296,13 @@ class Program:
         """
         return save_project(self.files(layout), Path(directory), layout, self._package, force)
 
-    def files(self, layout: str = "plain") -> dict[str, str]:
-        """Every file that `save` writes, as text by relative path, `manifest.json` among them."""
+    def files(self, layout: str = "plain") -> dict[str, str | bytes]:
+        """Every file that `save` writes by relative path, `manifest.json` among them: text, and the
+        bytes of `<name>_storage.bin` where the program pages.
+        """
         layouts.check(layout)
-        return {**layouts.arrange(layout, self._package), MANIFEST: self.manifest()}
+        image = {f"{self.name}_storage.bin": self.storage.image} if self.storage else {}
+        return {**layouts.arrange(layout, self._package), **image, MANIFEST: self.manifest()}
 
     @cached_property
     def _package(self) -> layouts.Package:
@@ -316,6 +319,7 @@ class Program:
             learning_rate=self.optimizer.lr,
             cpu=self.device.cpu,
             stack_bytes=self.memory.stack_bytes,
+            pages=self.storage is not None,
         )
 
     def manifest(self) -> str:
@@ -356,6 +360,13 @@ class Program:
                 if tensor.origin is not None
             ],
         }
+        if self.storage is not None:
+            content["storage"] = {
+                "bytes": self.storage.size_bytes,
+                "image_bytes": self.storage.image_bytes,
+                "block_bytes": self.storage.block_bytes,
+                "erase_bytes": self.storage.erase_bytes,
+            }
         return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 from kilograd.codegen import layouts
 from kilograd.codegen.layouts import Package
 from kilograd.errors import InputError
-from kilograd.execution.build import write_files
+from kilograd.execution.build import as_bytes, write_files
 
 MANIFEST = "manifest.json"
 _ARCHIVES = (".zip", ".pack")
@@ -21,7 +21,7 @@ _REGULAR_FILE = 0o100644
 
 
 def save_project(
-    files: Mapping[str, str], path: Path, layout: str, package: Package, force: bool
+    files: Mapping[str, str | bytes], path: Path, layout: str, package: Package, force: bool
 ) -> Path:
     """Write the files of a layout to a directory, or to the archive that `path` names.
 
@@ -54,14 +54,14 @@ def save_project(
     return path
 
 
-def _write_archive(files: Mapping[str, str], path: Path, root: str) -> None:
+def _write_archive(files: Mapping[str, str | bytes], path: Path, root: str) -> None:
     """A zip with the files below the folder `root`, or at its top where that is empty."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(f"{root}/{name}" if root else name, _TIME)
             entry.external_attr = _REGULAR_FILE << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, files[name].encode())
+            archive.writestr(entry, as_bytes(files[name]))
 
 
 def _check_archive(path: Path, target: Path, layout: str, package: Package, force: bool) -> None:

@@ -71,7 +71,7 @@ def c_function(case: Case) -> str:
         setup = (
             f"  kg_storage_t storage = kg_ram_storage(p[{page}], 4096);\n"
             f"  storage.block_bytes = {case.example.op.block_bytes};\n"
-            f"  uint32_t crc = kg_crc32(0, (const uint8_t *)p[{page}], {types[0].bytes});\n"
+            f"  uint32_t crc = kg_crc32_tensor(p[{page}], {types[0].bytes});\n"
         )
     calls = case.example.op.emit(Operands(inputs, outputs, scratch))
     body = "\n".join(

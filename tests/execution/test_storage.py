@@ -1,96 +1,40 @@
-"""Programs whose tensors lie in secondary storage: the same bits as unpaged, on host and boards,
-and no wrong weight whatever goes wrong.
+"""Programs whose tensors lie in secondary storage: the same bits as unpaged, on host and boards;
+checkpoints and weights in the user's terms.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from tests.paging import Geometry, paged
-from torch import nn
+from tests.execution.storage_cases import (
+    NOR_FLASH,
+    PSRAM,
+    SD_CARD,
+    agrees,
+    bits,
+    expected,
+    half_moved,
+    learn,
+    moved,
+    program,
+    sample,
+)
+from tests.paging import Geometry
 
 import kilograd as kg
-from kilograd import zoo
+from kilograd.errors import InfeasibleError, InputError, StorageError
 from kilograd.execution.session import Session
-from kilograd.program import Program
+from kilograd.execution.storage import FileStorage, MemoryStorage
+from kilograd.planning.storage import place
 
-SD_CARD = Geometry(block_bytes=512)
-NOR_FLASH = Geometry(block_bytes=1, erase_bytes=4096)
-PSRAM = Geometry(block_bytes=4)
-STEPS = 5
-
-
-def conv_net() -> nn.Module:
-    """Dense, strided, depthwise and pointwise convolutions and what lies between them."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU6(),
-        nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Hardswish(),
-        nn.Conv2d(6, 8, 1), nn.Sigmoid(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(8 * 3 * 3, 4),
-    ).eval()  # fmt: skip
-
-
-@cache
-def program(name: str, device: str = "host") -> Program:
-    """A float and an int8 network; the latter has constants, and rounds at random."""
-    if name == "float":
-        return kg.compile(
-            conv_net(), torch.zeros(1, 1, 12, 12), device=device,
-            optimizer=kg.SGD(lr=0.05, momentum=0.9), name="net",
-        )  # fmt: skip
-    model, example = zoo.create("lenet")
-    calibration = np.random.default_rng(1).standard_normal((16, *example.shape[1:]))
-    return kg.compile(
-        model, example, device=device, precision="int8",
-        calibration=calibration.astype(np.float32), update=kg.update.last(2), name="net",
-    )  # fmt: skip
-
-
-@cache
-def moved(name: str, geometry: Geometry, device: str = "host") -> Program:
-    """All of it in storage: every tensor of a step, every constant and state."""
-    return paged(
-        program(name, device), pages=lambda _: True, stored=lambda _: True, geometry=geometry
-    )
-
-
-def sample(compiled: Program, index: int) -> tuple[np.ndarray, int]:
-    rng = np.random.default_rng(index)
-    return rng.standard_normal(compiled.ports.inputs[0].shape).astype(np.float32), index % 3
-
-
-def learn(session: Session, compiled: Program, steps: int = STEPS) -> list[float]:
-    return [session.train_step(*sample(compiled, index)) for index in range(steps)]
-
-
-def bits(session: Session) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in session.raw_state().items()}
-
-
-@cache
-def expected(name: str) -> tuple[list[float], dict[str, bytes], bytes]:
-    """Losses, weights and a prediction of the program that does not page."""
-    compiled = program(name)
-    session = compiled.on_host()
-    losses = learn(session, compiled)
-    return losses, bits(session), session.predict(sample(compiled, 9)[0]).tobytes()
-
-
-def agrees(session: Session, name: str) -> None:
-    losses, state, output = expected(name)
-    compiled = program(name)
-    assert learn(session, compiled) == losses
-    assert bits(session) == state
-    assert session.predict(sample(compiled, 9)[0]).tobytes() == output
+both = pytest.mark.parametrize("name", ["float", "int8"])
 
 
 @pytest.mark.parametrize("geometry", [SD_CARD, NOR_FLASH, PSRAM], ids=["sd", "nor", "psram"])
-@pytest.mark.parametrize("name", ["float", "int8"])
+@both
 def test_a_paged_program_computes_the_same_bits(name: str, geometry: Geometry):
     compiled = moved(name, geometry)
     session = compiled.on_host(optimize="-O1", poison=True)
@@ -101,8 +45,16 @@ def test_a_paged_program_computes_the_same_bits(name: str, geometry: Geometry):
     assert len(after.files["net_tables.h"]) < len(before.files["net_tables.h"]) / 2
 
 
+@both
+def test_part_of_a_program_in_storage_computes_the_same_bits(name: str):
+    compiled = half_moved(name, SD_CARD)
+    assert set(compiled.storage.initial) < set(compiled.interface.state)
+    assert "KG_ERROR_PARTIAL" not in compiled.sources.files["net.c"]
+    agrees(compiled.on_host(sanitize=True, optimize="-O1"), name)
+
+
 @pytest.mark.parametrize("device", ["cortex-m7-256k", "rp2040"])
-@pytest.mark.parametrize("name", ["float", "int8"])
+@both
 def test_boards_compute_the_same_bits(name: str, device: str):
     compiled = moved(name, SD_CARD, device)
     board = compiled.on_emulator()
@@ -120,3 +72,164 @@ def test_a_board_pages_in_the_sram_it_asks_for():
     assert needed < program("float", "rp2040").memory.sram_bytes / 2
     small = kg.Device(**{**roomy.device.model_dump(), "name": "small", "sram_bytes": needed})
     agrees(replace(roomy, device=small).on_emulator(), "float")
+
+
+def test_a_finer_storage_serves_as_well():
+    compiled = moved("float", Geometry(block_bytes=512, erase_bytes=4096))
+    for geometry in (Geometry(1), Geometry(256, 1024), Geometry(512, 4096)):
+        agrees(compiled.on_host(storage=MemoryStorage(geometry)), "float")
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        (Geometry(1024), "blocks of 512 bytes.*1,024"),
+        (Geometry(3), "no multiple of the 3"),
+        (Geometry(512, 8192), "no multiple of the 8,192"),
+        (Geometry(512, 0, 4096), r"needs [\d,]+ bytes of storage, this one has 4,096"),
+    ],
+)
+def test_a_storage_that_does_not_fit_is_refused(geometry: Geometry, message: str):
+    with pytest.raises(InputError, match=message):
+        moved("float", SD_CARD).on_host(storage=MemoryStorage(geometry))
+
+
+def test_a_program_without_pages_takes_no_storage():
+    with pytest.raises(InputError, match="nothing in secondary storage"):
+        program("float").on_host(storage=MemoryStorage(SD_CARD))
+
+
+def test_a_plan_says_what_it_lacks():
+    compiled = moved("float", SD_CARD)
+    graphs = [compiled.predict.graph, compiled.train.graph]
+    with pytest.raises(InfeasibleError, match=r"needs [\d,]+ bytes of storage.*8,192 that there"):
+        place(graphs, Geometry(512, 0, 8192))
+    assert place([program("float").train.graph], SD_CARD) is None
+
+
+def test_pages_share_storage_and_nothing_overlaps():
+    """Of the pages of a step, those alive at one time have places and checksums of their own."""
+    compiled = moved("float", SD_CARD)
+    graph, plan = compiled.train.graph, compiled.storage
+    pages = plan.pages[1]
+    born = {node.outputs[0]: i for i, node in enumerate(graph.nodes) if node.outputs}
+    read = {v: i for i, node in enumerate(graph.nodes) for v in node.inputs}
+    total = sum(-(-v.type.bytes // 512) * 512 for v in pages)
+    assert plan.size_bytes - plan.image_bytes - 2 * plan.bank_bytes < total / 2
+    assert plan.checksums < len(pages) / 2
+    for a, at in pages.items():
+        for b, place_b in pages.items():
+            if a is not b and born[a] <= born[b] < read[a]:
+                assert at.checksum != place_b.checksum
+                first, last = at.offset, at.offset + a.type.bytes
+                assert place_b.offset + b.type.bytes <= first or last <= place_b.offset
+
+
+# State in the user's terms ---------------------------------------------------------------------
+
+
+@both
+def test_weights_in_storage_are_read_and_written(name: str):
+    compiled = moved(name, SD_CARD)
+    first, second = compiled.on_host(), compiled.on_host()
+    learn(first, compiled, 2)
+    second.load_state_dict(first.state_dict())
+    x = sample(compiled, 9)[0]
+    np.testing.assert_allclose(second.predict(x), first.predict(x), rtol=1e-5, atol=1e-6)
+    plain = program(name).on_host()
+    plain.load_state_dict(first.state_dict())
+    assert plain.predict(x).tobytes() == second.predict(x).tobytes()
+    second.reset()
+    agrees(second, name)
+
+
+@both
+def test_a_power_cut_loses_nothing_that_was_saved(name: str, tmp_path: Path):
+    """The card stays in, SRAM is gone: the checkpoint brings back the rest."""
+    compiled = moved(name, SD_CARD)
+    before = compiled.on_host(storage=FileStorage(tmp_path / "card.bin", SD_CARD))
+    losses = learn(before, compiled, 3)
+    before.save(tmp_path / "checkpoint")
+    assert (tmp_path / "checkpoint").stat().st_size < 400
+    learned = bits(before)
+    del before
+    after = compiled.on_host(storage=FileStorage(tmp_path / "card.bin", SD_CARD))
+    after.load(tmp_path / "checkpoint")
+    after.step = 3
+    assert bits(after) == learned
+    losses += learn(after, compiled, 2)
+    assert (losses, bits(after)) == expected(name)[:2]
+
+
+def test_a_board_goes_on_where_the_host_stopped(tmp_path: Path):
+    host = moved("float", SD_CARD).on_host()
+    learn(host, program("float"), 2)
+    host.save(tmp_path / "checkpoint")
+    compiled = moved("float", SD_CARD, "cortex-m7-256k")
+    board = compiled.on_emulator(storage=host.storage)
+    board.load(tmp_path / "checkpoint")
+    board.step = 2
+    learn(board, compiled, 3)
+    assert bits(board) == expected("float")[1]
+
+
+def test_a_checkpoint_outlives_one_step_and_is_refused_after_two(tmp_path: Path):
+    """The second step overwrites the bank; the checksums see it before a weight is used."""
+    compiled = moved("float", SD_CARD)
+    session = compiled.on_host()
+    learn(session, compiled, 2)
+    session.save(tmp_path / "checkpoint")
+    saved = bits(session)
+    learn(session, compiled, 1)
+    session.load(tmp_path / "checkpoint")
+    assert bits(session) == saved
+    session.step = 2
+    learn(session, compiled, 2)
+    session.load(tmp_path / "checkpoint")
+    x, y = sample(compiled, 0)
+    for call in (lambda: session.predict(x), lambda: session.train_step(x, y), session.raw_state):
+        with pytest.raises(StorageError):
+            call()
+    session.reset()
+    agrees(session, "float")
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    compiled = moved("float", SD_CARD)
+    session = compiled.on_host()
+    learn(session, compiled, 2)
+    before = bits(session)
+    with pytest.raises(kg.NonFiniteError):
+        session.train_step(np.full_like(sample(compiled, 0)[0], np.nan), 1)
+    assert bits(session) == before
+    learn(session, compiled, 3)
+    assert bits(session) == expected("float")[1]
+
+
+# What is measured ------------------------------------------------------------------------------
+
+
+class Card(Geometry):
+    """A storage with figures."""
+
+    read_seconds = 1e-3
+    read_bytes_per_second = 1e6
+    write_seconds = 2e-3
+    write_bytes_per_second = 5e5
+    erase_seconds = 0.0
+    watts = 0.1
+
+
+@pytest.mark.parametrize("where", ["on_host", "on_emulator"])
+def test_time_and_energy_are_those_of_the_transfers(where: str):
+    compiled = replace(moved("float", SD_CARD, "cortex-m7-256k"), storage_device=Card(512))
+    session: Session = getattr(compiled, where)()
+    learn(session, compiled, 1)
+    moves = session.traffic
+    assert moves.reads and moves.writes and not moves.erases
+    seconds = moves.reads * 1e-3 + moves.read_bytes / 1e6
+    seconds += moves.writes * 2e-3 + moves.written_bytes / 5e5
+    assert moves.seconds == pytest.approx(seconds)
+    assert moves.joules == pytest.approx(0.1 * seconds)
+    session.predict(sample(compiled, 0)[0])
+    assert 0 < session.traffic.reads < moves.reads

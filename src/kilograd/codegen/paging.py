@@ -18,7 +18,7 @@ from kilograd.ir import Graph, Node, Value
 from kilograd.ops.page import PageIn, PageOut
 from kilograd.planning.storage import Page, StoragePlan
 
-RESERVED = ("bank", "stored_crcs", "constant_crcs", "paging", "paging_t")
+RESERVED = ("storage", "bank", "stored_crcs", "constant_crcs", "paging", "paging_t")
 """Identifiers that the project uses beside the tensors of a program that pages."""
 
 DRIVERS = ("storage_ram.h", "storage_flash.h", "storage_blocks.h", "storage_file.h")

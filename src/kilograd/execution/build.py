@@ -22,12 +22,17 @@ STORAGE_FUNCTIONS = tuple(f"kg_session_storage_{name}" for name in ("read", "wri
 _FLAGS = ("-fno-strict-aliasing",)
 
 
-def write_files(files: Mapping[str, str], directory: Path) -> None:
-    """Write text files by relative path."""
-    for name, text in files.items():
+def write_files(files: Mapping[str, str | bytes], directory: Path) -> None:
+    """Write files by relative path, text as UTF-8."""
+    for name, content in files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(as_bytes(content))
+
+
+def as_bytes(content: str | bytes) -> bytes:
+    """The content of a file."""
+    return content.encode() if isinstance(content, str) else content
 
 
 def build_host_library(

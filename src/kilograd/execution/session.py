@@ -459,6 +459,13 @@ class Session:
     def _raise_for(self, status: int, loss: float = 0.0) -> None:
         if status == OK:
             return
+        if status == STORAGE or (status == PARTIAL and self._interface.storage is not None):
+            nan = " (or NaN or infinity arose)" if status == PARTIAL else ""
+            raise StorageError(
+                f"the storage failed in step {self.step}{nan}: a transfer went wrong, or what was "
+                "read is not what had been written; the weights are those of before the call, "
+                "which can be repeated"
+            )
         if status in (NONFINITE, PARTIAL):
             raise NonFiniteError(
                 f"NaN or infinity arose in training step {self.step} (loss {loss:g}); the "
@@ -469,12 +476,6 @@ class Session:
             raise InputError("a label is out of range; nothing was changed")
         if status == INPUT:
             raise InputError("a token id is out of range; nothing was changed")
-        if status == STORAGE:
-            raise StorageError(
-                f"the storage failed in step {self.step}: a transfer went wrong, or what was read "
-                "is not what had been written; the weights are those of before the call, which can "
-                "be repeated"
-            )
         raise CompilerBug(f"the program answered with status {status}")
 
 

@@ -64,8 +64,9 @@ def describe_peak(schedule: Schedule, limit: int = 5) -> str:
 
 
 def describe_state(graph: Graph, limit: int = 3) -> str:
-    """The largest tensors of the learned state, one a line, under the user's names."""
-    tensors = sorted(graph.state.items(), key=lambda item: -item[0].type.bytes)
+    """The largest tensors of the learned state in SRAM, one a line, under the user's names."""
+    kept = [(value, data) for value, data in graph.state.items() if value not in graph.stored]
+    tensors = sorted(kept, key=lambda item: -item[0].type.bytes)
     lines = [
         f"  {value.type.bytes:>10,} B  {data.origin.name if data.origin else value} {value.type}"
         for value, data in tensors[:limit]
@@ -180,7 +181,7 @@ class ValueExplanation:
 _PLACES = {
     "state": "the learned state, in SRAM from step to step",
     "flash": "flash, as a constant",
-    "storage": "secondary storage, as a page",
+    "storage": "secondary storage",
     "argument": "an argument of the C function, or memory of its caller",
 }
 
@@ -238,7 +239,7 @@ def explain_value(schedule: Schedule, name: str) -> ValueExplanation:
         producer=_origin(graph, value) if writer is None else node_title(graph, writer),
         readers=tuple(node_title(graph, index) for index in readers),
     )
-    if root in graph.stored or (root == value and writer is not None and _is_page(graph, writer)):
+    if value in graph.stored or (writer is not None and _is_page(graph.nodes[writer])):
         return replace(base, place="storage")
     if root in graph.state or root in graph.constants:
         shares = (root.name,) if root is not None and root != value else ()
@@ -262,8 +263,8 @@ def explain_value(schedule: Schedule, name: str) -> ValueExplanation:
     )
 
 
-def _is_page(graph: Graph, index: int) -> bool:
-    return isinstance(graph.nodes[index].op, PageOut)
+def _is_page(node: Node) -> bool:
+    return isinstance(node.op, PageOut)
 
 
 def node_title(graph: Graph, index: int) -> str:

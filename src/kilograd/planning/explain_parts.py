@@ -65,6 +65,8 @@ class LayerExplanation:
             f"{self.saved_bytes:,} B saved for the backward pass",
             f"  flash      {self.frozen_bytes:,} B of frozen weights",
         ]
+        stored = sum(facts.stored_bytes for facts in self.parameters)
+        lines += [f"  storage    {stored:,} B of weights and optimiser"] if stored else []
         lines += [
             f"  saves      %{t.name}, {t.size_bytes:,} B, for {t.read_by}" for t in self.saved
         ]
@@ -155,4 +157,6 @@ def _parameter(facts: ParameterFacts) -> str:
         ]
     else:
         lines.append(f"  flash  {facts.frozen_bytes:,} B, and no SRAM")
+    if facts.stored_bytes:
+        lines.append(f"  storage {facts.stored_bytes:,} B, paged in where they are read")
     return "\n".join(lines)

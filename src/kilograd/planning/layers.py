@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kilograd.ir import Graph, Node, Value
+from kilograd.ops.page import PageOut
 from kilograd.planning.facts import (
     LOSS,
     BufferFacts,
@@ -31,7 +32,8 @@ class ParameterFacts:
     `trained` of its `elements` are trained. SRAM holds `weight_bytes` of trained values and
     `optimizer_bytes` beside them from step to step, and `gradient_bytes` of the arena while its
     gradient waits; flash holds `frozen_bytes` of constants and `initial_bytes` from which `init`
-    fills the trained values. `entry` is the entry of the update spec that decided, None where none
+    fills the trained values; secondary storage holds `stored_bytes` of all of these, which are in
+    neither. `entry` is the entry of the update spec that decided, None where none
     did; `path` the layers through which the gradient comes, from the loss.
     """
 
@@ -48,6 +50,7 @@ class ParameterFacts:
     entry: str | None
     why: str
     path: tuple[str, ...]
+    stored_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,22 +161,30 @@ def _parameter(decision: Decision, layer: str, train: Schedule) -> ParameterFact
     }
     trained = [value for value in parts if value in graph.state]
     names = {value.name for value in trained}
-    successors = {graph.updates[value] for value in trained}
+    pages = {n.outputs[0]: n.inputs[0] for n in graph.nodes if isinstance(n.op, PageOut)}
+    following_of = {s: pages.get(value, value) for s, value in graph.updates.items()}
+    successors = {following_of[value] for value in trained}
     steps = [
         node
         for node in graph.nodes
         if updated_state(node) in names or not successors.isdisjoint(node.outputs)
     ]
     following = {value for node in steps for value in node.outputs}
-    extra = [v for v, successor in graph.updates.items() if successor in following]
+    extra = [v for v, successor in following_of.items() if successor in following]
     extra = [v for v in extra if v not in trained]
     waiting = weight_gradients(graph)
     gradients = [v for node in steps for v in node.inputs if v in waiting and v not in following]
     roots = {train.lifetimes.root[v] for v in gradients if v in train.lifetimes.root}
-    initial = [value for value in (*trained, *extra) if graph.state[value].array.any()]
     frozen = [value for value in parts if value in graph.constants]
     elements = parameter.value.type.size
     count = sum(value.type.size for value in trained)
+    stored = [value for value in (*trained, *extra, *frozen) if value in graph.stored]
+    why = _why(decision, graph, trained)
+    trained, extra, frozen = (
+        [value for value in values if value not in graph.stored]
+        for values in (trained, extra, frozen)
+    )
+    initial = [value for value in (*trained, *extra) if graph.state[value].array.any()]
     return ParameterFacts(
         name=parameter.name,
         layer=layer,
@@ -186,8 +197,9 @@ def _parameter(decision: Decision, layer: str, train: Schedule) -> ParameterFact
         frozen_bytes=sum(value.type.bytes for value in frozen),
         initial_bytes=sum(value.type.bytes for value in initial),
         entry=decision.entry,
-        why=_why(decision, graph, trained),
+        why=why,
         path=_path(graph, steps),
+        stored_bytes=sum(value.type.bytes for value in stored),
     )
 
 

@@ -62,6 +62,7 @@ class Package:
     `sources` are the network's C files by path: `<name>.c`, `<name>.h`, `<name>_tables.h` and
     `kilograd/*.h`. `target` is None where nothing but the input is learned from. `stack_bytes` is
     the worst case of the network's functions, 0 where it was not measured. `cpu` is a device's.
+    `pages` says whether the network wants a storage, whose image lies beside the files.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Package:
     learning_rate: float
     cpu: str
     stack_bytes: int = 0
+    pages: bool = False
 
     @property
     def task_stack_bytes(self) -> int:
@@ -143,4 +145,6 @@ class Package:
             "stack_bytes": self.task_stack_bytes,
             "flags": REQUIRED_FLAGS,
             "examples": EXAMPLES,
+            "pages": self.pages,
+            "start": "start();" if self.pages else f"{self.name}_init(&net);",
         }

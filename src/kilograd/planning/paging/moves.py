@@ -289,7 +289,7 @@ class _Reader:
         return Way("page", price, f"write it to {where} once and read it {times(count)}")
 
     def moved(self, cost: Cost, size_bytes: int) -> Price:
-        return _known(self.device, cost, checksum_instructions(size_bytes))
+        return _known(self.device, cost, checksum_instructions(self.device, size_bytes))
 
     def task_of(self, value: Value) -> int:
         return next(i for i, task in enumerate(self.planned.step.tasks) if value in task.outputs)
@@ -357,12 +357,14 @@ def _replayed(planned: Planned, until: int) -> tuple[set[int], int]:
 def prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Price, ...]:
     """The price of each node; what the device has no estimate of is None."""
     counts = None if device.is_host else device_instructions(graph, device)
+    kept_pages = set(graph.updates.values())  # read back, once written
     result = []
     for index, (node, cost) in enumerate(
         zip(graph.nodes, node_prices(graph, device, storage), strict=True)
     ):
         if isinstance(node.op, PageIn | PageOut):
-            count = checksum_instructions(node.inputs[0].type.bytes)
+            kept = node.outputs[0] in kept_pages
+            count = checksum_instructions(device, node.inputs[0].type.bytes) * (1 + kept)
         else:
             count = counts[index] if counts else 0
         result.append(_known(device, cost, count))

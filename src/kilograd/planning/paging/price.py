@@ -8,17 +8,19 @@ from dataclasses import dataclass
 
 from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
-from kilograd.ir import Graph
+from kilograd.ir import Graph, Node
 from kilograd.ops.page import PageIn, PageOut
 from kilograd.planning.costs import node_joules, node_seconds
 
-_CHECKSUM_INSTRUCTIONS = 12
-"""Of the checksum, for each byte of a page."""
+_CHECKSUM_INSTRUCTIONS = 4.01
+_CHECKSUM_INSTRUCTIONS_M0 = 6.03
+"""Of a page's checksum for each byte, counted on the emulator."""
 
 
-def checksum_instructions(size_bytes: int) -> int:
+def checksum_instructions(device: Device, size_bytes: int) -> int:
     """What the checksum of a page of that many bytes takes."""
-    return _CHECKSUM_INSTRUCTIONS * size_bytes
+    is_m0 = device.cpu == "cortex-m0plus"
+    return round((_CHECKSUM_INSTRUCTIONS_M0 if is_m0 else _CHECKSUM_INSTRUCTIONS) * size_bytes)
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,13 @@ class Mover:
         """Time and energy to write a tensor of that many bytes."""
         return self._with_checksum(self.storage.write_cost(size_bytes), size_bytes)
 
+    def keep(self, size_bytes: int) -> Cost:
+        """Time and energy to write the next value of a state, which is read back."""
+        written, read = self.write(size_bytes), self.read(size_bytes)
+        return Cost(written.seconds + read.seconds, written.joules + read.joules)
+
     def _with_checksum(self, cost: Cost, size_bytes: int) -> Cost:
-        count = checksum_instructions(size_bytes)
+        count = checksum_instructions(self.device, size_bytes)
         seconds, joules = self.device.seconds(count), self.device.joules(count)
         return Cost(cost.seconds + (seconds or 0.0), cost.joules + (joules or 0.0))
 
@@ -54,14 +61,21 @@ def node_prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[
     seconds, joules = node_seconds(graph, device), node_joules(graph, device)
     for node, s, j in zip(graph.nodes, seconds, joules, strict=True):
         if isinstance(node.op, PageIn | PageOut) and mover:
-            move = mover.read if isinstance(node.op, PageIn) else mover.write
-            prices.append(move(node.inputs[0].type.bytes))
+            prices.append(_move(graph, node, mover))
             continue
         if s is None:
             cost = node.op.cost(*(v.type for v in node.inputs))
             s = float(cost.macs + cost.bytes_read + cost.bytes_written) * (not node.op.alias)
         prices.append(Cost(s, s if j is None else j))
     return tuple(prices)
+
+
+def _move(graph: Graph, node: Node, mover: Mover) -> Cost:
+    size = node.inputs[0].type.bytes
+    if isinstance(node.op, PageIn):
+        return mover.read(size)
+    kept = node.outputs[0] in graph.updates.values()
+    return mover.keep(size) if kept else mover.write(size)
 
 
 def total(prices: tuple[Cost, ...]) -> Cost:

@@ -8,7 +8,7 @@ from kilograd.devices.costs import Cost
 from kilograd.ir import Graph, Value
 from kilograd.planning.lifetimes import ALIGNMENT_BYTES
 from kilograd.planning.paging.price import Mover
-from kilograd.planning.paging.tasks import Kind, Step, Task
+from kilograd.planning.paging.tasks import Kind, Step, Task, is_tiny
 from kilograd.planning.remat import Node, Problem
 
 
@@ -53,7 +53,7 @@ class _Writer:
                    if v in self.overwritten]  # fmt: skip
         again = task.kind is Kind.LOAD or (self.runs(task) and self.repeatable(task))
         resident = any(self.step.root(v) in task.outputs for v in graph.outputs)
-        pageable = bool(self.mover and size and (task.kind is Kind.GIVEN or self.runs(task)))
+        pageable = self.pageable(task, size)
         cost = self.cost(task)
         page_in, page_out = self.moved(outputs) if pageable else (Cost(0, 0), Cost(0, 0))
         return Node(
@@ -69,6 +69,7 @@ class _Writer:
             scratch_bytes=self.scratch(task),
             given=task.kind is Kind.GIVEN,
             recomputable=again and not written and size > 0,
+            loads=task.kind is Kind.LOAD,
             pageable=pageable and not resident,
             resident=resident,
             in_place=self.in_place(task, outputs),
@@ -76,10 +77,17 @@ class _Writer:
             writes_state=tuple(sorted(state.name for state in written)),
         )
 
+    def pageable(self, task: Task, size_bytes: int) -> bool:
+        if not self.mover or not size_bytes or (task.kind is Kind.PART and is_tiny(task.outputs)):
+            return False
+        return task.kind is Kind.GIVEN or self.runs(task)
+
     def runs(self, task: Task) -> bool:
         return task.kind in (Kind.RUN, Kind.PART)
 
     def repeatable(self, task: Task) -> bool:
+        if task.kind is Kind.PART and is_tiny(task.outputs):
+            return False
         ops = [self.step.graph.nodes[i].op for i in task.nodes]
         return not any(op.check or op.mutates for op in ops)
 
@@ -95,7 +103,7 @@ class _Writer:
         if task.kind is Kind.LOAD:
             parts.append(self.moved(task.outputs)[0])
         parts += [self.moved([state])[0] for state in task.loads]
-        parts += [self.moved([value])[1] for _, value in task.successors]
+        parts += [self.mover.keep(v.type.bytes) for _, v in task.successors if self.mover]
         return Cost(sum(p.seconds for p in parts), sum(p.joules for p in parts))
 
     def moved(self, values: Sequence[Value]) -> tuple[Cost, Cost]:

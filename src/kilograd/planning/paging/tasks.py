@@ -130,6 +130,15 @@ def _separable(graph: Graph, producer: dict[Value, int], group: Iterable[Value])
     return owners <= set(group) and made.isdisjoint(graph.outputs)
 
 
+def is_tiny(outputs: Iterable[Value]) -> bool:
+    """Whether a part is so small that it stays in RAM rather than being had again."""
+    return all(map(_tiny, outputs))
+
+
+def _tiny(value: Value) -> bool:
+    return value.type.bytes <= _TINY_BYTES
+
+
 class _Divider:
     def __init__(self, graph: Graph, stored: frozenset[Value], commit: bool) -> None:
         self.graph, self.stored, self.commit = graph, stored, commit
@@ -185,14 +194,16 @@ class _Divider:
         for position, outputs in enumerate(parts):
             kind = Kind.PART if position else Kind.RUN
             beside = tuple(v for v in node.outputs if v not in outputs)
-            self.add(Task(kind, (index,), outputs, beside, reads))
+            from_first = position and is_tiny(outputs)
+            self.add(Task(kind, (index,), outputs, beside, parts[0] if from_first else reads))
 
     def parts(self, node: Node) -> list[tuple[Value, ...]]:
-        """The outputs of a node by task: small ones go with the first."""
-        large = [v for v in node.outputs[1:] if v.type.bytes > _TINY_BYTES]
-        if not large or node.op.in_place or node.op.mutates:
+        """The outputs of a node by task. What may run in place has lost its input behind the run,
+        so that it cannot run again for a large part alone.
+        """
+        if node.op.mutates or (node.op.in_place and not all(map(_tiny, node.outputs[1:]))):
             return [node.outputs]
-        return [tuple(v for v in node.outputs if v not in large), *((v,) for v in large)]
+        return [(v,) for v in node.outputs] or [()]
 
     def add(self, task: Task) -> None:
         for value in task.reads:

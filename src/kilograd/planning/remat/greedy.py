@@ -152,7 +152,10 @@ class _Greedy:
             for n in self.nodes
         ]
         self.pageable = [freedom.page and n.pageable for n in self.nodes]
-        self.last_rerun = problem.last_rerun if freedom.recompute else (-1,) * count
+        self.last_rerun = [
+            last if freedom.may_rerun(node) else -1
+            for node, last in zip(self.nodes, problem.last_rerun, strict=True)
+        ]
         self.bytes = np.array([max(n.bytes, 1) for n in self.nodes], np.float64)
         self.in_ram = np.zeros(count, np.bool_)
         self.stored = [False] * count

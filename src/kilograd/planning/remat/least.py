@@ -52,5 +52,5 @@ def _held(problem: Problem, v: int, recompute: bool, page: bool) -> range:
     last_use = max(problem.readers[v], default=v)
     if page and node.pageable:
         return range(0)
-    rerun = problem.last_rerun[v] if recompute else -1
+    rerun = problem.last_rerun[v] if (page if node.loads else recompute) else -1
     return range(max(v + 1, rerun), last_use)

@@ -31,6 +31,8 @@ class Node:
         nodes come before all others.
     recomputable: the node may run again. False where a second run would do something else: it
         changes state, or draws random numbers that cannot be replayed.
+    loads: a run is a read from storage, where the tensor always is: it may run again where plans
+        may page, whether or not they may run other nodes again.
     pageable: the tensor may be written to storage.
     resident: the tensor stays in RAM from its first computation to the end of the step.
     saved: the tensor has to be in storage when the step ends.
@@ -53,6 +55,7 @@ class Node:
     scratch_bytes: int = 0
     given: bool = False
     recomputable: bool = True
+    loads: bool = False
     pageable: bool = True
     resident: bool = False
     saved: bool = False

@@ -148,7 +148,9 @@ class _Searcher:
     def run(self, label: _Label, v: int) -> Iterator[_Label]:
         following, ram, stored = label.state
         node, first = self.nodes[v], v == following
-        if not first and not (self.freedom.recompute and following <= self.problem.last_rerun[v]):
+        if not first and not (
+            self.freedom.may_rerun(node) and following <= self.problem.last_rerun[v]
+        ):
             return
         over = [u for u in node.in_place if not self.nodes[u].resident]
         for gone in (None, *over):

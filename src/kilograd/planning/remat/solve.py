@@ -359,6 +359,9 @@ def _greedy(search: _Search) -> Plan | None:
     end = search.end - (1 - _GREEDY_SHARE) * search.seconds
     if search.objective != "peak":
         plan = greedy(problem, limits, search.objective, freedom, end=end)
+        if plan is None and limits.ram_bytes is not None:
+            # With less room it may take another way, which does for this room as well.
+            plan = _least_greedy(problem, limits, freedom, problem.least_bytes, end)
         if problem.dma and (limits.seconds is not None or search.objective == "time"):
             _greedy_with_room(search)
         return plan

@@ -31,6 +31,10 @@ class Freedom:
     seconds: bool = True
     anywhere: bool = False
 
+    def may_rerun(self, node: Node) -> bool:
+        """Whether plans may run the node again, as far as the problem allows it."""
+        return self.page if node.loads else self.recompute
+
 
 @dataclass(frozen=True)
 class Uses:
@@ -144,7 +148,7 @@ class Uses:
 
 def _may_run(problem: Problem, v: int, freedom: Freedom, pageable: bool) -> bool:
     node = problem.nodes[v]
-    if not freedom.recompute or node.resident:
+    if not freedom.may_rerun(node) or node.resident:
         return False
     return not (pageable and _paging_is_no_worse(node, freedom))
 

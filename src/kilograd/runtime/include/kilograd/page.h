@@ -9,7 +9,7 @@
 #define KILOGRAD_PAGE_H
 
 #include "kilograd/base.h"
-#include "kilograd/checkpoint.h"
+#include "kilograd/crc32.h"
 #include "kilograd/storage.h"
 
 /* Whether a storage serves a program whose tensors start at multiples of unit, in transfers of block bytes at most, and
@@ -43,6 +43,7 @@ static inline bool kg_page_read(const kg_storage_t *storage, uint32_t offset, vo
     if (storage->read(storage->context, offset + body, block, size) != size) {
       return false;
     }
+    KG_SMALL
     for (uint32_t i = 0; i < tail; ++i) {
       to[body + i] = from[i];
     }
@@ -50,7 +51,7 @@ static inline bool kg_page_read(const kg_storage_t *storage, uint32_t offset, vo
   return true;
 }
 
-/* The bytes at offset = tensor[0..bytes), blocks erased first; what is left of the last block is 0xFF. */
+/* The bytes at offset = tensor[0..bytes), blocks erased first; what is left of the last block is what block held. */
 static inline bool kg_page_write(const kg_storage_t *storage, uint32_t offset, const void *tensor, uint32_t bytes,
                                  void *block) {
   if (storage == NULL) {
@@ -66,8 +67,9 @@ static inline bool kg_page_write(const kg_storage_t *storage, uint32_t offset, c
     return false;
   }
   if (tail != 0) {
-    for (uint32_t i = 0; i < size; ++i) {
-      to[i] = i < tail ? from[body + i] : (uint8_t)0xff;
+    KG_SMALL
+    for (uint32_t i = 0; i < tail; ++i) {
+      to[i] = from[body + i];
     }
     return storage->write(storage->context, offset + body, block, size) == size;
   }
@@ -77,13 +79,13 @@ static inline bool kg_page_write(const kg_storage_t *storage, uint32_t offset, c
 /* Reads a page into tensor and compares it with its checksum. */
 KG_SHARED bool kg_page_in(const kg_storage_t *storage, uint32_t offset, const uint32_t *crc, void *tensor,
                           uint32_t bytes, void *block) {
-  return kg_page_read(storage, offset, tensor, bytes, block) && kg_crc32(0, (const uint8_t *)tensor, bytes) == *crc;
+  return kg_page_read(storage, offset, tensor, bytes, block) && kg_crc32_tensor(tensor, bytes) == *crc;
 }
 
 /* Writes tensor to a page and keeps its checksum. */
 KG_SHARED bool kg_page_out(const kg_storage_t *storage, uint32_t offset, uint32_t *crc, const void *tensor,
                            uint32_t bytes, void *block) {
-  *crc = kg_crc32(0, (const uint8_t *)tensor, bytes);
+  *crc = kg_crc32_tensor(tensor, bytes);
   return kg_page_write(storage, offset, tensor, bytes, block);
 }
 
