@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kilograd import devices
 from kilograd.codegen.names import tensor_names
 from kilograd.ir.origin import Part
+from kilograd.options import Planning
 from kilograd.planning.explain_plan import PlanExplanation
 from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
 from kilograd.planning.layers import (
@@ -215,7 +216,9 @@ def command(program: Program) -> str:
     limits = program.budget.sram, program.budget.flash
     path, device = Path(program.model), program.device
     known = device.name in devices.names() and devices.load(device.name) == device
+    settings = program.planning
     plain = program.quantized is None and program.classes is None
+    plain = plain and (settings.objective, settings.gap) == (Planning().objective, Planning().gap)
     if path.suffix in (".onnx", ".pt2") and limits == (None, None) and known and plain:
         words = ["kilograd", "compile", program.model, "--device", device.name]
         for text in update:
@@ -228,6 +231,7 @@ def command(program: Program) -> str:
             words += [f"--{flag}", repr(value)] if value else []
         words += ["--accumulate", str(optimizer.accumulate)] if optimizer.accumulate > 1 else []
         words += [] if optimizer.atomic else ["--no-atomic"]
+        words += _planning_flags(program)
         return shlex.join([*words, "--name", name, "--output", name])
     shape = list(program.ports.inputs[0].shape)
     model = repr(program.model) if path.suffix in (".onnx", ".pt2") else "model"
@@ -242,6 +246,7 @@ def command(program: Program) -> str:
         f"    budget=kilograd.{program.budget!r},",
         *([] if program.classes is None else [f"    classes={program.classes!r},"]),
         *_precision_lines(program),
+        *_planning_lines(program),
         f"    name={name!r},",
         ")",
     ]
@@ -254,6 +259,24 @@ def _precision_lines(program: Program) -> list[str]:
         return []
     settings = [f"    {name}={value!r}," for name, value in program.quantized.settings.items()]
     return ["    precision='int8',", "    calibration=calibration,", *settings]
+
+
+def _planning_flags(program: Program) -> list[str]:
+    """The flags of what differs from `Planning()`, which the command line has flags for."""
+    settings, default = program.planning, Planning()
+    words = [] if program.storage_device is None else ["--storage", program.storage_device.name]
+    words += ["--no-recompute"] * (not settings.recompute) + ["--no-page"] * (not settings.page)
+    if settings.time_limit != default.time_limit:
+        words += ["--plan-time-limit", repr(settings.time_limit)]
+    return words
+
+
+def _planning_lines(program: Program) -> list[str]:
+    """The arguments of a planned program."""
+    lines = [] if program.planning == Planning() else [f"    planning=kilograd.{program.planning},"]
+    if program.storage_device is not None:
+        lines.append(f"    storage={program.storage_device.name!r},")
+    return lines
 
 
 def _share(part: Part | None) -> str:

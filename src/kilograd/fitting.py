@@ -350,6 +350,11 @@ def _roomy(device: Device) -> Device:
     )
 
 
+def plain_sram_bytes(program: Program) -> int:
+    """The SRAM in all of a program that is not planned, which need not fit its device."""
+    return _fixed(program).sram_bytes + program.arena_bytes + program.sources.state_bytes
+
+
 def sram_bytes(program: Program) -> int:
     """The SRAM of a program in all, on a device that has room for it."""
     if program.device.is_host:

@@ -10,7 +10,7 @@ SRAM is that of the linked program in all: arena, learned state, other data and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kilograd.compiler import Prepared, prepare
@@ -220,8 +220,8 @@ def _events(program: Program) -> tuple[Any, ...]:
 
 def _whole(fitter: Fitter) -> FrontierPoint:
     """The program as it stands, which need not fit its device."""
-    program, fixed = fitter.program, fitter.fixed
-    return _point(program, fixed.sram_bytes + program.arena_bytes + program.sources.state_bytes)
+    program, beside = fitter.program, fitter.fixed.sram_bytes
+    return _point(program, beside + program.arena_bytes + program.sources.state_bytes)
 
 
 def _fits_flash(fitter: Fitter) -> bool:

@@ -115,7 +115,7 @@ class _Ways:
     def __init__(self, fitter: Fitter, derive: Derive, failure: NoFitError) -> None:
         self.fitter, self.derive, self.failure = fitter, derive, failure
         self.program = fitter.program
-        self.least = failure.leanest and failure.sram_bytes
+        self.least = None if failure.leanest is None else failure.sram_bytes
 
     def all(self) -> Iterator[str]:
         yield from self.paging()
@@ -180,7 +180,7 @@ class _Ways:
         if found is not None:
             count, lean = found
             yield (
-                f"training the last {count} of {len(layers)} layers "
+                f"training the last {f'{count} of ' if count > 1 else 'of '}{len(layers)} layers "
                 f"(update=kg.update.last({count})): about {lean.sram_bytes:,} bytes would do"
             )
         elif len(layers) > 1:

@@ -13,7 +13,7 @@ from kilograd import Frontier, Planning, Program
 from kilograd.cli.app import Json, app, busy, print_json
 from kilograd.cli.run import Run, on_network
 from kilograd.compiler import prepare
-from kilograd.errors import InfeasibleError, InputError
+from kilograd.errors import InputError
 from kilograd.figures import plan_facts
 from kilograd.fitting import plain_sram_bytes
 from kilograd.saving import write_file
@@ -85,12 +85,12 @@ def _frontier(run: Run, points: int) -> Frontier:
                 keywords["planning"] = planning
         return kilograd.plan_frontier(*arguments, points=points, **keywords)
 
-    return run.compile(compiler)
+    return run.compile_by(compiler)
 
 
 def _planned(run: Run) -> tuple[Program, int]:
     """The program, and the SRAM that it needs as it stands."""
-    prepared = run.compile(prepare)
+    prepared = run.compile_by(prepare)
     with busy("planning"):
         return prepared.fitted(), plain_sram_bytes(prepared.program)
 

@@ -30,7 +30,6 @@ from kilograd.data import load as load_samples
 from kilograd.errors import InputError
 from kilograd.frontend import load as load_model
 
-
 T = TypeVar("T")
 
 
@@ -57,11 +56,12 @@ class Run:
         shape = None if settings.input_shape is None else tuple(settings.input_shape)
         return resolve(settings.model, self.folder, shape)
 
-    def compile(self, compiler: Callable[..., T] = kilograd.compile) -> T:
-        """The compiled program. Raises every UserError that `kilograd.compile` raises.
+    def compile(self) -> Program:
+        """The compiled program. Raises every UserError that `kilograd.compile` raises."""
+        return self.compile_by(kilograd.compile)
 
-        `compiler` is what takes the arguments in its place.
-        """
+    def compile_by(self, compiler: Callable[..., T]) -> T:
+        """What a function makes of the arguments of `kilograd.compile`."""
         settings = self.settings
         update = [settings.update] if isinstance(settings.update, str) else settings.update
         device: str | Path = settings.device
@@ -156,9 +156,7 @@ def _options() -> dict[str, Any]:
         "sram": _flag(str, "Limit below the device's, such as 256KB.", "--sram"),
         "flash": _flag(str, "Limit below the device's, such as 1MB.", "--flash"),
         "step_time": _flag(str, "Limit on a training step, such as 500ms.", "--step-time"),
-        "storage": _flag(
-            str, "The device's storage for pages. Default: its first.", "--storage"
-        ),
+        "storage": _flag(str, "The device's storage for pages. Default: its first.", "--storage"),
         "recompute": _flag(
             bool,
             "Operators may run again where SRAM is short. Default: recompute.",

@@ -97,7 +97,10 @@ def check(content: dict[str, Any], where: str) -> RunFile:
 
 
 def build(kind: type[T], section: str, values: dict[str, Any]) -> T:
-    """An `SGD`, a `Budget` or a `Planning` from a section. Raises InputError for a key that it does not have."""
+    """An `SGD`, a `Budget` or a `Planning` from a section.
+
+    Raises InputError for a key that it does not have.
+    """
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:

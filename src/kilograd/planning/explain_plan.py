@@ -243,7 +243,9 @@ def function_plan(
     limit = solution.limits.ram_bytes
     return FunctionPlan(
         function=name,
-        plain_peak_bytes=lifetimes(planned.step.graph, by_pointer=_scalars(planned.step.graph)).peak_bytes,
+        plain_peak_bytes=lifetimes(
+            planned.step.graph, by_pointer=_scalars(planned.step.graph)
+        ).peak_bytes,
         limit_bytes=solution.peak_bytes if limit is None else limit,
         peak_bytes=solution.peak_bytes,
         plain=summed(prices(planned.step.graph, device, None)),

@@ -144,7 +144,7 @@ def leanest(
     Raises NoPlanError where time alone forbids every plan.
     """
     mover = mover if settings.page else None
-    rows = []
+    rows: list[tuple[int, int, frozenset[Value], list[tuple[Step, Problem]]]] = []
     for stored in _stored_sets(requests, mover, constants):
         posed = [pose(request, stored, mover) for request in requests]
         least = max(_least(problem, settings) for _, problem in posed)
