@@ -30,12 +30,15 @@ ALLOWED: dict[str, set[str]] = {
         *("execution", "codegen"),
     },
     "saving": {"codegen", "execution"},
-    "compiler": {"program", "frontend"},
+    "fitting": {"program"},
+    "infeasible": {"fitting"},
+    "compiler": {"program", "frontend", "infeasible"},
+    "frontier": {"compiler"},
     "data": {"options"},
     "demo_data": {"errors"},
     "demo": {"__init__", "compiler", "program", "demo_data", "devices"},
     "cli": {"__init__", "demo", "compiler", "data", "zoo", "report"},
-    "__init__": {"compiler"},
+    "__init__": {"frontier"},
 }
 
 

@@ -13,6 +13,7 @@ from kilograd.errors import (
     UnsupportedError,
     UserError,
 )
+from kilograd.frontier import Frontier, FrontierPoint, plan_frontier
 from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.program import Program
 
@@ -23,6 +24,8 @@ __all__ = [
     "Budget",
     "CompilerBug",
     "Device",
+    "Frontier",
+    "FrontierPoint",
     "InfeasibleError",
     "InputError",
     "Loss",
@@ -32,5 +35,6 @@ __all__ = [
     "UnsupportedError",
     "UserError",
     "compile",
+    "plan_frontier",
     "update",
 ]

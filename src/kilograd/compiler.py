@@ -6,7 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,8 @@ from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
 from kilograd.devices import Device, Storage
 from kilograd.errors import InfeasibleError, InputError
-from kilograd.fitting import fitted
+from kilograd.fitting import Fitter, NoFitError
+from kilograd.infeasible import infeasible
 from kilograd.ir import DType, Graph, verify
 from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.planning.allocate import allocate
@@ -35,9 +37,9 @@ from kilograd.transforms.masks import pack_masks
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.quantize import Report, compare, integer_input, labelled, quantize
 from kilograd.transforms.scatter import scatter
-from kilograd.transforms.select import parameters, select
+from kilograd.transforms.select import Selection, parameters, select
 from kilograd.transforms.shifts import calibrate_shifts
-from kilograd.update import All, SpecLike, normalise
+from kilograd.update import All, Spec, SpecLike, normalise
 
 T = TypeVar("T")
 
@@ -98,6 +100,108 @@ def compile(
         InfeasibleError: the program does not fit the device or the budget.
         InputError: an argument or a file is not what it has to be.
     """
+    return prepare(
+        model,
+        example_input,
+        device=device,
+        update=update,
+        loss=loss,
+        optimizer=optimizer,
+        budget=budget,
+        precision=precision,
+        calibration=calibration,
+        head=head,
+        ranges=ranges,
+        headroom=headroom,
+        classes=classes,
+        gradients=gradients,
+        planning=planning,
+        storage=storage,
+        name=name,
+    ).fitted()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A program before it is made to fit: import, quantisation and the training step are done.
+
+    `ordered` are its two functions before chains are streamed, and `derive` makes them again, for
+    another selection of what to train.
+    """
+
+    program: Program
+    storage: Storage | None
+    planning: Planning
+    ordered: tuple[Graph, Graph]
+    derive: Callable[[Spec, SGD], TrainingGraphs]
+
+    @cached_property
+    def forms(self) -> tuple[Program, ...]:
+        """The program as it may be planned, the leanest form first. Streaming needs the weights of
+        a whole chain at once, and less of everything else.
+        """
+        forms = []
+        for graphs in dict.fromkeys((_narrowed(*self.ordered), self.ordered)):
+            predict, train = allocate(graphs)
+            forms.append(replace(self.program, predict=predict, train=train))
+        return tuple(forms)
+
+    def graphs(self, update: Spec, optimizer: SGD) -> TrainingGraphs:
+        """The functions in their leanest form for another selection of what to train."""
+        graphs = self.derive(update, optimizer)
+        predict, train = _narrowed(graphs.predict, graphs.train)
+        return replace(graphs, predict=predict, train=train)
+
+    def fitted(self) -> Program:
+        """The program as it is where it fits, else planned so that it does."""
+        program = stage("fit", self._fitted)
+        program.check_time()
+        return program
+
+    def _fitted(self) -> Program:
+        try:
+            self.program.check_fit()
+        except InfeasibleError:
+            if not (self.planning.recompute or self.planning.page):
+                raise
+            self.program.check_time()
+            return self._planned()
+        return self.program
+
+    def _planned(self) -> Program:
+        """The first form of the program of which a plan fits."""
+        failures: list[tuple[Fitter, NoFitError]] = []
+        for form in self.forms:
+            fitter = Fitter(form, self.storage, self.planning)
+            try:
+                return fitter.fitted()
+            except NoFitError as error:
+                failures.append((fitter, error))
+        fitter, closest = min(failures, key=lambda failure: failure[1].sram_bytes)
+        raise infeasible(fitter, closest, self.graphs) from closest
+
+
+def prepare(
+    model: Any,
+    example_input: Any = None,
+    *,
+    device: str | Path | Device = "host",
+    update: SpecLike | None = None,
+    loss: str | Loss = Loss.CROSS_ENTROPY,
+    optimizer: SGD | None = None,
+    budget: Budget | None = None,
+    precision: str = "float32",
+    calibration: Any = None,
+    head: str = "float32",
+    ranges: str = "min_max",
+    headroom: float = 1.0,
+    classes: Classes | None = None,
+    gradients: str = "float32",
+    planning: Planning | None = None,
+    storage: str | None = None,
+    name: str | None = None,
+) -> Prepared:
+    """Everything of `compile` up to the question whether the program fits; arguments as there."""
     _check_precision(precision, calibration, gradients)
     for value, kinds in (
         (optimizer, SGD),
@@ -127,16 +231,17 @@ def compile(
     choice = select(forward, spec)
     if not choice:
         raise InputError(_nothing_to_train(forward))
-    graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
-    train, notes = graphs.train, (*imported.notes, *(report.notes if report else ()))
+    integers = calibration if gradients == "int8" else None
+
+    def derive(spec: Spec, optimizer: SGD) -> TrainingGraphs:
+        return _graphs_of(forward, kind, select(forward, spec), optimizer, ports, integers)
+
+    graphs = derive(spec, optimizer)
+    notes = (*imported.notes, *(report.notes if report else ()))
     if gradients == "int8":
-        train = stage("integers", lambda: _integers(graphs.train, ports, calibration, optimizer))
-        notes = (*notes, *float_gradients(train))
-    predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
-    train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
-    ordered = (predict, train)
-    streamed = stage("stream", lambda: plan_streams(ordered))
-    schedules = stage("allocate", lambda: allocate(streamed))
+        notes = (*notes, *float_gradients(graphs.train))
+    ordered = (graphs.predict, graphs.train)
+    schedules = stage("allocate", lambda: allocate(plan_streams(ordered)))
     program = Program(
         name=network_name(name or imported.name),
         device=target,
@@ -153,36 +258,32 @@ def compile(
         quantized=report,
         update=spec,
         model=_title(model),
+        planning=planning,
     )
-    program = stage("fit", lambda: _fitted(program, ordered, pages, planning))
-    program.check_time()
-    return program
+    return Prepared(program, pages, planning, ordered, derive)
 
 
-def _fitted(
-    program: Program, ordered: tuple[Graph, Graph], storage: Storage | None, planning: Planning
-) -> Program:
-    """The program as it is where it fits, else planned so that it does; `ordered` are its functions
-    before chains were streamed.
-    """
-    try:
-        program.check_fit()
-    except InfeasibleError as error:
-        if not (planning.recompute or planning.page):
-            raise
-        # Streaming needs the weights of a whole chain at once, and less of everything else.
-        narrowed = tuple(narrow(graph) for graph in ordered)
-        failure: InfeasibleError | None = None
-        for graphs in dict.fromkeys((narrowed, ordered)):
-            predict, train = allocate(graphs)
-            form = replace(program, predict=predict, train=train)
-            try:
-                return fitted(form, storage, planning, str(error))
-            except InfeasibleError as other:
-                failure = failure or other
-        assert failure is not None
-        raise failure from None
-    return program
+def _narrowed(predict: Graph, train: Graph) -> tuple[Graph, Graph]:
+    """Both functions with their chains streamed as narrow as they go."""
+    return narrow(predict), narrow(train)
+
+
+def _graphs_of(
+    forward: Graph,
+    loss: Loss,
+    choice: Selection,
+    optimizer: SGD,
+    ports: Ports,
+    integers: Any,
+) -> TrainingGraphs:
+    """The two functions, ordered; `integers` is calibration data where gradients are integers."""
+    graphs = stage("differentiate", lambda: differentiate(forward, loss, choice, optimizer, ports))
+    train = graphs.train
+    if integers is not None:
+        train = stage("integers", lambda: _integers(graphs.train, ports, integers, optimizer))
+    predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
+    train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
+    return replace(graphs, predict=predict, train=train)
 
 
 def _fused(predict: Graph, train: Graph) -> tuple[Graph, Graph]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shlex
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kilograd import devices
 from kilograd.codegen.names import tensor_names
 from kilograd.ir.origin import Part
+from kilograd.options import Planning
+from kilograd.planning.explain_plan import PlanExplanation
 from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
 from kilograd.planning.layers import (
     LayerFacts,
@@ -114,6 +117,7 @@ class Figures:
     steps: tuple[Step, ...]
     layers: tuple[LayerFacts, ...]
     parameters: tuple[ParameterFacts, ...]
+    plan: PlanExplanation
     precision: str
     quantization: tuple[str, ...]
     notes: tuple[str, ...]
@@ -160,10 +164,37 @@ def figures(program: Program) -> Figures:
         steps=_steps(program),
         layers=layer_facts(program.forward, train, parameters),
         parameters=parameters,
+        plan=program.plan,
         precision="float32" if program.quantized is None else "int8",
         quantization=_quantization(program),
         notes=program.notes,
     )
+
+
+def plan_facts(program: Program) -> dict[str, Any] | None:
+    """What the plan costs and moves, as plain data; None for a program that fits as it stands."""
+    plan = program.plan
+    if not plan.functions:
+        return None
+    return {
+        "functions": {
+            told.function: {
+                "plain_peak_bytes": told.plain_peak_bytes,
+                "peak_bytes": told.peak_bytes,
+                "plain": dataclasses.asdict(told.plain),
+                "planned": dataclasses.asdict(told.price),
+                "objective": told.objective,
+                "gap": told.gap,
+                "page_ins": told.page_ins,
+                "page_outs": told.page_outs,
+                "recomputations": told.reruns,
+                "stored_bytes": told.stored_bytes,
+                "tensors": [dataclasses.asdict(tensor) for tensor in told.tensors],
+            }
+            for told in plan.functions
+        },
+        "storage": None if plan.storage is None else dataclasses.asdict(plan.storage),
+    }
 
 
 def _quantization(program: Program) -> tuple[str, ...]:
@@ -185,7 +216,9 @@ def command(program: Program) -> str:
     limits = program.budget.sram, program.budget.flash
     path, device = Path(program.model), program.device
     known = device.name in devices.names() and devices.load(device.name) == device
+    settings = program.planning
     plain = program.quantized is None and program.classes is None
+    plain = plain and (settings.objective, settings.gap) == (Planning().objective, Planning().gap)
     if path.suffix in (".onnx", ".pt2") and limits == (None, None) and known and plain:
         words = ["kilograd", "compile", program.model, "--device", device.name]
         for text in update:
@@ -198,6 +231,7 @@ def command(program: Program) -> str:
             words += [f"--{flag}", repr(value)] if value else []
         words += ["--accumulate", str(optimizer.accumulate)] if optimizer.accumulate > 1 else []
         words += [] if optimizer.atomic else ["--no-atomic"]
+        words += _planning_flags(program)
         return shlex.join([*words, "--name", name, "--output", name])
     shape = list(program.ports.inputs[0].shape)
     model = repr(program.model) if path.suffix in (".onnx", ".pt2") else "model"
@@ -212,6 +246,7 @@ def command(program: Program) -> str:
         f"    budget=kilograd.{program.budget!r},",
         *([] if program.classes is None else [f"    classes={program.classes!r},"]),
         *_precision_lines(program),
+        *_planning_lines(program),
         f"    name={name!r},",
         ")",
     ]
@@ -224,6 +259,24 @@ def _precision_lines(program: Program) -> list[str]:
         return []
     settings = [f"    {name}={value!r}," for name, value in program.quantized.settings.items()]
     return ["    precision='int8',", "    calibration=calibration,", *settings]
+
+
+def _planning_flags(program: Program) -> list[str]:
+    """The flags of what differs from `Planning()`, which the command line has flags for."""
+    settings, default = program.planning, Planning()
+    words = [] if program.storage_device is None else ["--storage", program.storage_device.name]
+    words += ["--no-recompute"] * (not settings.recompute) + ["--no-page"] * (not settings.page)
+    if settings.time_limit != default.time_limit:
+        words += ["--plan-time-limit", repr(settings.time_limit)]
+    return words
+
+
+def _planning_lines(program: Program) -> list[str]:
+    """The arguments of a planned program."""
+    lines = [] if program.planning == Planning() else [f"    planning=kilograd.{program.planning},"]
+    if program.storage_device is not None:
+        lines.append(f"    storage={program.storage_device.name!r},")
+    return lines
 
 
 def _share(part: Part | None) -> str:

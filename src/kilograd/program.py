@@ -24,12 +24,13 @@ from kilograd.execution.image import Image
 from kilograd.execution.interface import Interface
 from kilograd.execution.session import History, Session
 from kilograd.execution.storage import MemoryStorage, SessionStorage, install
-from kilograd.explaining import Explanation, explain
-from kilograd.figures import Figures, figures
+from kilograd.explaining import Explanation, explain, plan_of
+from kilograd.figures import Figures, figures, plan_facts
 from kilograd.ir import Builder, Graph, Value
-from kilograd.options import SGD, Budget, Loss
+from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.planning.costs import node_costs
 from kilograd.planning.explain import describe_peak, describe_state
+from kilograd.planning.explain_plan import PlanExplanation
 from kilograd.planning.paging import Planned, node_prices, total
 from kilograd.planning.schedule import Schedule
 from kilograd.planning.storage import StoragePlan
@@ -103,6 +104,8 @@ class Program:
     """The secondary storage that the program was planned for."""
     plans: tuple[Planned, ...] = ()
     """The plans of prediction and training step, where the program was planned to fit."""
+    planning: Planning = field(default_factory=Planning)
+    """How it may be made to fit."""
 
     def __repr__(self) -> str:
         """`Program(lenet for stm32f746)`."""
@@ -161,6 +164,13 @@ class Program:
     def macs(self) -> Macs:
         """Multiply-accumulates of the two functions."""
         return Macs(_macs(self.predict.graph), _macs(self.train.graph))
+
+    @cached_property
+    def plan(self) -> PlanExplanation:
+        """What the plan does with every tensor that it moves; empty for a program that fits as it
+        stands.
+        """
+        return plan_of(self)
 
     @cached_property
     def figures(self) -> Figures:
@@ -245,8 +255,9 @@ class Program:
 
         Args:
             subject: "peak" (what is alive where most bytes are), "value" (a tensor of the program),
-                "weight" (a parameter, or several by a pattern), "layer" (one, or several).
-            name: the value, or a pattern with shell wildcards; not for the peak.
+                "weight" (a parameter, or several by a pattern), "layer" (one, or several), "plan"
+                (what is paged and what runs again, why, and at what price).
+            name: the value, or a pattern with shell wildcards; not for the peak and the plan.
 
         Raises InputError for an unknown subject or name, with the nearest that there are.
         """
@@ -342,6 +353,7 @@ class Program:
                 "user_shape": self.ports.outputs[0].shape,
                 "program": str(self._output.type),
             },
+            "plan": plan_facts(self),
             "trained": [
                 {"name": tensor.origin.name, "type": str(value.type)}
                 for value, tensor in self.train.graph.state.items()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kilograd.planning.explain import describe_peak
+from kilograd.planning.explain_plan import PlanExplanation, more
 
 if TYPE_CHECKING:
     from kilograd.figures import Figures
@@ -32,6 +34,7 @@ def summary(program: Program) -> str:
         f"  the arena's peak, {figures.peak_bytes:,} B alive:",
         *("  " + line for line in describe_peak(program.train).splitlines()),
         "",
+        *_plan(figures.plan),
         f"  trained: {_trained(figures)}",
         *(f"  {line}" for line in figures.quantization),
         *(f"  note: {note}" for note in figures.notes),
@@ -39,6 +42,28 @@ def summary(program: Program) -> str:
     if device.is_host:
         lines.insert(8, "    (data, stack and flash are measured for microcontrollers only)")
     return "\n".join(lines)
+
+
+def _plan(plan: PlanExplanation, limit: int = 8) -> Iterator[str]:
+    """What a plan does, the dearest tensors first."""
+    for told in plan.functions:
+        if not told.tensors:
+            continue
+        yield (
+            f"  {told.function} planned: {told.plain_peak_bytes:,} B alive as it stands, "
+            f"{told.peak_bytes:,} B as planned"
+        )
+        yield f"    {told.price}{more(told)}, gap {told.gap:.1%}"
+        rows = sorted(told.tensors, key=lambda t: (-(t.price.joules or t.size_bytes), t.name))
+        for tensor in rows[:limit]:
+            where = f"%{tensor.name} of {tensor.layer}"
+            yield f"    {tensor.size_bytes:>10,} B  {where}: {tensor.counts}"
+        if rows[limit:]:
+            yield f'    and {len(rows) - limit} more; see explain("plan")'
+        yield ""
+    if plan.storage:
+        yield from (f"  {line}" for line in str(plan.storage).splitlines())
+        yield ""
 
 
 def _of(available: int | None) -> str:

@@ -11,6 +11,7 @@ from kilograd.cli import (  # noqa: F401  (they register themselves)
     explain,
     init,
     lists,
+    plan,
     report,
     train,
 )

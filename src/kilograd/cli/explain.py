@@ -101,6 +101,16 @@ def explain_layer(
     _explain(run, "layer", of, as_json)
 
 
+@explain.command("plan")
+@on_network
+def explain_plan(run: Run, as_json: Json = False) -> None:
+    """Say what is paged and what runs again, why, at what price, and what else could be done.
+
+    Example: kilograd explain plan model.onnx --device stm32f746 --sram 64KB
+    """
+    _explain(run, "plan", "", as_json)
+
+
 def _explain(run: Run, subject: str, name: str, as_json: bool) -> None:
     explanation = run.compile().explain(subject, name)
     print(to_json(explanation) if as_json else explanation, end="" if as_json else "\n")

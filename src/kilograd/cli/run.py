@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import typer
@@ -29,6 +29,8 @@ from kilograd.data import Reading, Samples, Wanted
 from kilograd.data import load as load_samples
 from kilograd.errors import InputError
 from kilograd.frontend import load as load_model
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class Run:
 
     def compile(self) -> Program:
         """The compiled program. Raises every UserError that `kilograd.compile` raises."""
+        return self.compile_by(kilograd.compile)
+
+    def compile_by(self, compiler: Callable[..., T]) -> T:
+        """What a function makes of the arguments of `kilograd.compile`."""
         settings = self.settings
         update = [settings.update] if isinstance(settings.update, str) else settings.update
         device: str | Path = settings.device
@@ -68,6 +74,8 @@ class Run:
             "optimizer": runfile.build(kilograd.SGD, "optimizer", settings.optimizer),
             "budget": runfile.build(kilograd.Budget, "budget", settings.budget),
             "name": settings.name or self.model.name,
+            "planning": runfile.build(kilograd.Planning, "planning", settings.planning),
+            "storage": settings.storage,
         }
         for key in ("precision", "head", "ranges", "headroom", "gradients", "classes"):
             if getattr(settings, key) is not None:
@@ -75,8 +83,7 @@ class Run:
         with busy("compiling"):
             if settings.calibration is not None:
                 keywords["calibration"] = self._calibration(settings.calibration)
-            program = kilograd.compile(self.model.source, self.model.example_input, **keywords)
-        return program
+            return compiler(self.model.source, self.model.example_input, **keywords)
 
     def samples(self, path: Path | None, program: Program, which: str) -> Samples:
         """The samples of a file or folder, for the network. Raises InputError where they are not.
@@ -148,6 +155,21 @@ def _options() -> dict[str, Any]:
         ),
         "sram": _flag(str, "Limit below the device's, such as 256KB.", "--sram"),
         "flash": _flag(str, "Limit below the device's, such as 1MB.", "--flash"),
+        "step_time": _flag(str, "Limit on a training step, such as 500ms.", "--step-time"),
+        "storage": _flag(str, "The device's storage for pages. Default: its first.", "--storage"),
+        "recompute": _flag(
+            bool,
+            "Operators may run again where SRAM is short. Default: recompute.",
+            "--recompute/--no-recompute",
+        ),
+        "page": _flag(
+            bool,
+            "Tensors may wait in storage where SRAM is short. Default: page.",
+            "--page/--no-page",
+        ),
+        "plan_time_limit": _flag(
+            float, "Seconds to search for each plan. Default: 60.", "--plan-time-limit"
+        ),
         "name": _flag(str, "Prefix of the C functions. Default: the model's.", "--name"),
         "input_shape": _flag(
             str, "As in 1,3,32,32, where the model does not say it.", "--input-shape"
@@ -194,7 +216,10 @@ def make_run(*, model: str | None, config: Path | None, **flags: Any) -> Run:
         content["model"] = _absolute(model) if Path(model).suffix else model
     for key in ("lr", "momentum", "weight_decay", "accumulate", "atomic"):
         _put(content, "optimizer", key, flags.pop(key))
-    for key in ("sram", "flash"):
+    for key in ("recompute", "page"):
+        _put(content, "planning", key, flags.pop(key))
+    _put(content, "planning", "time_limit", flags.pop("plan_time_limit"))
+    for key in ("sram", "flash", "step_time"):
         _put(content, "budget", key, flags.pop(key))
     for key in ("resize", "target"):
         _put(content, "data", key, flags.pop(key))

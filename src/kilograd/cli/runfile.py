@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kilograd import SGD, Budget
+from kilograd import SGD, Budget, Planning
 from kilograd.errors import InputError
 
 DEFAULT = Path("kilograd.toml")
-T = TypeVar("T", SGD, Budget)
+T = TypeVar("T", SGD, Budget, Planning)
 
 
 class _Section(BaseModel):
@@ -63,6 +63,8 @@ class RunFile(_Section):
     layout: str = "plain"
     optimizer: dict[str, Any] = Field(default_factory=dict)
     budget: dict[str, Any] = Field(default_factory=dict)
+    storage: str | None = None
+    planning: dict[str, Any] = Field(default_factory=dict)
     data: DataSection = Field(default_factory=DataSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
 
@@ -95,7 +97,10 @@ def check(content: dict[str, Any], where: str) -> RunFile:
 
 
 def build(kind: type[T], section: str, values: dict[str, Any]) -> T:
-    """An `SGD` or a `Budget` from a section. Raises InputError for a key that it does not have."""
+    """An `SGD`, a `Budget` or a `Planning` from a section.
+
+    Raises InputError for a key that it does not have.
+    """
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:

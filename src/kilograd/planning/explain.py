@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from kilograd.errors import InputError
 from kilograd.ir import Graph, Node, Value
 from kilograd.ops.page import PageOut
 from kilograd.planning.facts import BufferFacts, Kind, buffer_facts
 from kilograd.planning.schedule import Schedule
+
+if TYPE_CHECKING:
+    from kilograd.planning.explain_plan import TensorPlan
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ class LiveTensor:
 @dataclass(frozen=True)
 class PeakExplanation:
     """The live set of a schedule where most bytes are alive, largest first, and what would lower
-    it. `layers` are bytes of the live set by the layer that writes them.
+    it. `layers` are bytes of the live set by the layer that writes them. `away` are tensors that a
+    plan keeps out of RAM meanwhile, a line each.
     """
 
     node: int
@@ -101,6 +106,7 @@ class PeakExplanation:
     tensors: tuple[LiveTensor, ...]
     layers: tuple[tuple[str, int], ...]
     remedies: tuple[str, ...]
+    away: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The explanation as text."""
@@ -116,6 +122,8 @@ class PeakExplanation:
             "",
             "  by layer:",
             *(f"  {size:>10,} B  {layer}" for layer, size in self.layers),
+            *(("", "  kept out of RAM by the plan:") if self.away else ()),
+            *(f"    {line}" for line in self.away),
             "",
             "  what would lower it:",
             *(f"    {remedy}" for remedy in self.remedies),
@@ -127,10 +135,10 @@ class PeakExplanation:
 class ValueExplanation:
     """Where a value lies and why it is there.
 
-    `place` is "arena", "state" (SRAM, from step to step), "flash", "storage" (secondary) or
-    "argument" (of the C function). `offset_bytes`, `first` and `last` (the half-open range of nodes
-    in which its memory is in use) are None outside the arena. `shares` are the other values in the
-    same memory.
+    `place` is "arena", "state" (SRAM, from step to step), "flash", "storage" (secondary storage) or
+    "argument" (of the C function). `plan` is what a plan does with it, None where it does nothing.
+    `offset_bytes`, `first` and `last` (the half-open range of nodes in which its memory is in use)
+    are None outside the arena. `shares` are the other values in the same memory.
     """
 
     name: str
@@ -145,6 +153,7 @@ class ValueExplanation:
     kept_for: str = ""
     shares: tuple[str, ...] = ()
     overwrites: str = ""
+    plan: TensorPlan | None = None
 
     def __str__(self) -> str:
         """The explanation as text."""
@@ -164,6 +173,8 @@ class ValueExplanation:
             lines.append(f"  in the memory of {', '.join('%' + name for name in self.shares)} too")
         lines.append("  read by" if self.readers else "  read by nobody")
         lines += [f"    {reader}" for reader in self.readers]
+        if self.plan is not None:
+            lines += ["  planned:", *("    " + line for line in str(self.plan).splitlines())]
         return "\n".join(lines)
 
 

@@ -5,9 +5,45 @@ problem  tasks as a problem of `planning.remat`
 apply    a plan as a graph
 price    what operators and pages cost
 fit      what lies in storage, and plans whose arenas fit
+moves    what a plan does with each tensor, and at what price
 """
 
-from kilograd.planning.paging.fit import Planned, Request, Room, fit, schedule
+from kilograd.planning.paging.fit import (
+    Leanest,
+    Planned,
+    Request,
+    Room,
+    Seeds,
+    TooSlowError,
+    fit,
+    leanest,
+    leanest_plans,
+    least_bytes,
+    plan,
+    schedule,
+)
+from kilograd.planning.paging.moves import Absence, Moves, Price, Way, moves
 from kilograd.planning.paging.price import Mover, node_prices, total
 
-__all__ = ["Mover", "Planned", "Request", "Room", "fit", "node_prices", "schedule", "total"]
+__all__ = [
+    "Absence",
+    "Leanest",
+    "Mover",
+    "Moves",
+    "Planned",
+    "Price",
+    "Request",
+    "Room",
+    "Seeds",
+    "TooSlowError",
+    "Way",
+    "fit",
+    "leanest",
+    "leanest_plans",
+    "least_bytes",
+    "moves",
+    "node_prices",
+    "plan",
+    "schedule",
+    "total",
+]

@@ -9,8 +9,8 @@ offsets             an arena for the planned graph; where it needs more than the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kilograd.devices.costs import Cost
 from kilograd.errors import CompilerBug
@@ -21,7 +21,17 @@ from kilograd.planning.paging.apply import Trace, apply
 from kilograd.planning.paging.price import Mover
 from kilograd.planning.paging.problem import problem as step_problem
 from kilograd.planning.paging.tasks import Step, tasks, update_groups
-from kilograd.planning.remat import NoPlanError, Problem, Solution, solve
+from kilograd.planning.remat import (
+    Event,
+    Limits,
+    NoPlanError,
+    Objective,
+    Problem,
+    Solution,
+    replay,
+    solve,
+)
+from kilograd.planning.remat.least import least_working_set
 from kilograd.planning.schedule import Schedule
 
 _log = logging.getLogger(__name__)
@@ -31,6 +41,9 @@ _ROUNDS = 12
 
 _CANDIDATES = 6
 """Of the choices of what lies in storage, how many are planned by the heuristic."""
+
+_LEANEST_TRIES = 3
+"""Of the choices of what lies in storage, for how many the smallest arena is searched."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +75,33 @@ class Request:
 Room = Callable[[frozenset[Value]], int]
 """Bytes that an arena may have when these constants and states lie in storage."""
 
+Seeds = Mapping[frozenset[Value], Sequence[Sequence[Event]]]
+"""Plans to start from, one for each function, by what lies in storage."""
+
+
+class TooSlowError(NoPlanError):
+    """The function takes `seconds` where everything runs once, which is too long already."""
+
+    def __init__(self, seconds: float) -> None:
+        """The time of the function as it stands."""
+        super().__init__(f"the step takes {seconds:.3g} s where everything runs once", 0, None)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, eq=False)
+class Leanest:
+    """The leanest plans that were found: an arena of `arena_bytes` with `stored` in storage.
+
+    `excess_bytes` are missing to it, negative where there is room; no plan misses less than
+    `bound_bytes`, whatever lies in storage.
+    """
+
+    stored: frozenset[Value]
+    arena_bytes: int
+    seeds: tuple[tuple[Event, ...], ...]
+    excess_bytes: int
+    bound_bytes: int
+
 
 def fit(
     requests: Sequence[Request],
@@ -69,6 +109,7 @@ def fit(
     mover: Mover | None,
     settings: Planning,
     constants: frozenset[Value] = frozenset(),
+    seeds: Seeds | None = None,
 ) -> tuple[Planned, ...]:
     """Plans for functions that take turns in one arena and share constants and states.
 
@@ -76,12 +117,89 @@ def fit(
     states leaves enough room.
     """
     mover = mover if settings.page else None
+    seeds = seeds or {}
     choices = _choices(requests, room, mover, settings, constants)
     stored = (
         choices[0] if len(choices) == 1 else _cheapest(requests, room, mover, settings, choices)
     )
     limit = room(stored)
-    return tuple(plan(request, stored, limit, mover, settings) for request in requests)
+    known = seeds.get(stored) or [()] * len(requests)
+    return tuple(
+        plan(request, stored, limit, mover, settings, seed)
+        for request, seed in zip(requests, known, strict=True)
+    )
+
+
+def leanest(
+    requests: Sequence[Request],
+    room: Room,
+    mover: Mover | None,
+    settings: Planning,
+    constants: frozenset[Value] = frozenset(),
+    known: Leanest | None = None,
+) -> Leanest:
+    """The plans of the smallest arena beside what does not lie in storage; `known` ones, of another
+    mover, where none are leaner.
+
+    Raises NoPlanError where time alone forbids every plan.
+    """
+    mover = mover if settings.page else None
+    rows: list[tuple[int, int, frozenset[Value], list[tuple[Step, Problem]]]] = []
+    for stored in _stored_sets(requests, mover, constants):
+        posed = [pose(request, stored, mover) for request in requests]
+        least = max(_least(problem, settings) for _, problem in posed)
+        rows.append((least - room(stored), len(rows), stored, posed))
+    rows.sort(key=lambda row: row[:2])
+    least = rows[0][0] if known is None else min(rows[0][0], known.bound_bytes)
+    best = known and replace(known, bound_bytes=least)
+    failure: NoPlanError | None = None
+    for bound, _, stored, posed in rows[:_LEANEST_TRIES]:
+        if best is not None and best.excess_bytes <= bound:
+            break
+        try:
+            found = _leanest(requests, posed, mover, settings)
+        except NoPlanError as error:
+            failure = error
+            continue
+        arena, seeds = found
+        excess = arena - room(stored)
+        if best is None or excess < best.excess_bytes:
+            best = Leanest(stored, arena, seeds, excess, least)
+    if best is None:
+        assert failure is not None
+        raise failure
+    return best
+
+
+def leanest_plans(
+    requests: Sequence[Request], found: Leanest, mover: Mover | None, settings: Planning
+) -> tuple[Planned, ...]:
+    """The plans of the smallest arena as they were found, without a search for cheaper ones."""
+    mover = mover if settings.page else None
+    plans = []
+    for request, seed in zip(requests, found.seeds, strict=True):
+        step, problem = pose(request, found.stored, mover)
+        known = _as_seeded(request, step, problem, seed, mover, settings, found.arena_bytes)
+        if known is None:
+            raise CompilerBug("the leanest plan does not fit the arena that was found for it")
+        plans.append(known)
+    return tuple(plans)
+
+
+def _leanest(
+    requests: Sequence[Request],
+    posed: Sequence[tuple[Step, Problem]],
+    mover: Mover | None,
+    settings: Planning,
+) -> tuple[int, tuple[tuple[Event, ...], ...]]:
+    """The smallest arena that was found for one choice of what lies in storage, and its plans."""
+    arena, seeds = 0, []
+    for request, (step, problem) in zip(requests, posed, strict=True):
+        solution = _solve(problem, None, request.seconds, settings, objective="peak")
+        graph, _ = apply(step, solution.events, _block_bytes(mover))
+        arena = max(arena, allocate((graph,))[0].arena_bytes)
+        seeds.append(solution.events)
+    return arena, tuple(seeds)
 
 
 def plan(
@@ -90,25 +208,72 @@ def plan(
     ram_bytes: int,
     mover: Mover | None,
     settings: Planning,
+    seed: Sequence[Event] = (),
 ) -> Planned:
-    """The plan of least energy whose arena has at most `ram_bytes`."""
+    """The plan of least energy whose arena has at most `ram_bytes`; `seed` is one to start from.
+
+    Raises NoPlanError where none is found.
+    """
     step, problem = pose(request, stored, mover)
-    target = ram_bytes
-    block_bytes = mover.storage.block_bytes if mover else 1
+    target, failure = ram_bytes, None
     for _ in range(_ROUNDS):
-        solution = _solve(problem, target, request.seconds, settings)
-        graph, trace = apply(step, solution.events, block_bytes)
+        try:
+            solution = _solve(problem, target, request.seconds, settings, seed=seed)
+        except NoPlanError as error:
+            failure = error
+            break
+        graph, trace = apply(step, solution.events, _block_bytes(mover))
         arena = allocate((graph,))[0].arena_bytes
         _log.info("plan for %d of %d bytes: arena %d", target, ram_bytes, arena)
         if arena <= ram_bytes:
             return Planned(step, problem, solution, graph, trace)
         target -= max(arena - ram_bytes, 4)
-    raise CompilerBug(f"no plan for {ram_bytes} bytes has an arena of as few: {arena} are needed")
+    known = _as_seeded(request, step, problem, seed, mover, settings, ram_bytes)
+    if known is not None:
+        return known
+    raise failure or NoPlanError(
+        f"no plan was found whose arena has {ram_bytes} bytes: {arena} are needed",
+        _least(problem, settings),
+        None,
+    )
 
 
-def pose(
-    request: Request, stored: frozenset[Value], mover: Mover | None
-) -> tuple[Step, Problem]:
+def _as_seeded(
+    request: Request,
+    step: Step,
+    problem: Problem,
+    seed: Sequence[Event],
+    mover: Mover | None,
+    settings: Planning,
+    ram_bytes: int,
+) -> Planned | None:
+    """The plan of the seed where its arena fits; tensors of other plans lie less densely."""
+    found = replay(problem, seed, Limits(ram_bytes, request.seconds)) if seed else None
+    if found is None or found.broken:
+        return None
+    graph, trace = apply(step, seed, _block_bytes(mover))
+    if allocate((graph,))[0].arena_bytes > ram_bytes:
+        return None
+    plain = problem.plain_joules if settings.objective == "energy" else problem.plain_seconds
+    value = found.joules if settings.objective == "energy" else found.seconds
+    solution = Solution(
+        tuple(seed),
+        found.joules,
+        found.seconds,
+        found.peak_bytes,
+        min(plain, value),
+        Limits(ram_bytes, request.seconds),
+        settings.objective,
+        "seed",
+    )
+    return Planned(step, problem, solution, graph, trace)
+
+
+def _block_bytes(mover: Mover | None) -> int:
+    return mover.storage.block_bytes if mover else 1
+
+
+def pose(request: Request, stored: frozenset[Value], mover: Mover | None) -> tuple[Step, Problem]:
     """The step and its problem, with these constants and states in storage."""
     graph = request.graph
     known = frozenset(v for v in stored if v in graph.constants or v in graph.state)
@@ -116,17 +281,29 @@ def pose(
     return step, step_problem(step, request.costs, mover)
 
 
-def _solve(problem: Problem, ram_bytes: int, seconds: float | None, settings: Planning) -> Solution:
+def _solve(
+    problem: Problem,
+    ram_bytes: int | None,
+    seconds: float | None,
+    settings: Planning,
+    *,
+    objective: Objective | None = None,
+    seed: Sequence[Event] = (),
+) -> Solution:
     plain = problem.plain_seconds
+    if seconds is not None and seconds < plain:
+        raise TooSlowError(plain)
     return solve(
         problem,
         ram_bytes=ram_bytes,
         deadline=seconds / plain if seconds is not None and plain else None,
         time_limit=settings.time_limit,
-        gap=settings.gap,
+        gap=0.0 if objective == "peak" else settings.gap,
         recompute=settings.recompute,
         page=settings.page,
-        objective=settings.objective,
+        objective=objective or settings.objective,
+        seeds=[seed] if seed else (),
+        diagnose=False,
     )
 
 
@@ -138,12 +315,9 @@ def _choices(
     constants: frozenset[Value],
 ) -> list[frozenset[Value]]:
     """The sets of stored tensors under which every working set has room, fewest tensors first."""
-    groups = [g for r in requests for g in update_groups(r.graph)] if mover else []
     found: list[frozenset[Value]] = []
     short: list[tuple[int, int, frozenset[Value]]] = []
-    stored = constants
-    for group in (frozenset[Value](), *dict.fromkeys(groups)):
-        stored = stored | group
+    for stored in _stored_sets(requests, mover, constants):
         limit = room(stored)
         problems = [pose(request, stored, mover)[1] for request in requests]
         excess = max(_least(p, settings) for p in problems) - limit
@@ -159,9 +333,26 @@ def _choices(
     return found
 
 
-def _least(problem: Problem, settings: Planning) -> int:
-    from kilograd.planning.remat.least import least_working_set
+def _stored_sets(
+    requests: Sequence[Request], mover: Mover | None, constants: frozenset[Value]
+) -> list[frozenset[Value]]:
+    """What may lie in storage: the constants that have to, then more and more states."""
+    groups = [g for r in requests for g in update_groups(r.graph)] if mover else []
+    sets = [constants]
+    for group in dict.fromkeys(groups):
+        sets.append(sets[-1] | group)
+    return sets
 
+
+def least_bytes(
+    graph: Graph, costs: Sequence[Cost], stored: frozenset[Value], mover: Mover, atomic: bool
+) -> int:
+    """Bytes of arena that no plan of a function does without, with this in storage."""
+    _, problem = pose(Request(graph, costs, atomic), stored, mover)
+    return problem.least_bytes
+
+
+def _least(problem: Problem, settings: Planning) -> int:
     return least_working_set(problem, recompute=settings.recompute, page=settings.page).bytes
 
 
@@ -175,10 +366,9 @@ def _too_small(
     """The error of the solver for the choice that comes closest."""
     for request in requests:
         _, problem = pose(request, stored, mover)
-        try:
-            _solve(problem, max(room(stored), 1), request.seconds, settings)
-        except NoPlanError as error:
-            return error
+        least = _least(problem, settings)
+        if least > room(stored):
+            return NoPlanError(f"at least {least} bytes of arena are needed", least, None)
     raise CompilerBug("a plan was found where no working set has room")
 
 
@@ -206,6 +396,7 @@ def _cheapest(
                     page=settings.page,
                     objective=settings.objective,
                     method="greedy",
+                    diagnose=False,
                 ).value
         except NoPlanError as error:
             failed = error

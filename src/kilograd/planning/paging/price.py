@@ -17,6 +17,12 @@ _CHECKSUM_INSTRUCTIONS_M0 = 6.03
 """Of a page's checksum for each byte, counted on the emulator."""
 
 
+def checksum_instructions(device: Device, size_bytes: int) -> int:
+    """What the checksum of a page of that many bytes takes."""
+    is_m0 = device.cpu == "cortex-m0plus"
+    return round((_CHECKSUM_INSTRUCTIONS_M0 if is_m0 else _CHECKSUM_INSTRUCTIONS) * size_bytes)
+
+
 @dataclass(frozen=True)
 class Mover:
     """Moves tensors between the RAM of a device and its storage, and sums their checksums."""
@@ -38,9 +44,7 @@ class Mover:
         return Cost(written.seconds + read.seconds, written.joules + read.joules)
 
     def _with_checksum(self, cost: Cost, size_bytes: int) -> Cost:
-        is_m0 = self.device.cpu == "cortex-m0plus"
-        per_byte = _CHECKSUM_INSTRUCTIONS_M0 if is_m0 else _CHECKSUM_INSTRUCTIONS
-        count = round(per_byte * size_bytes)
+        count = checksum_instructions(self.device, size_bytes)
         seconds, joules = self.device.seconds(count), self.device.joules(count)
         return Cost(cost.seconds + (seconds or 0.0), cost.joules + (joules or 0.0))
 

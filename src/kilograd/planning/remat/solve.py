@@ -82,6 +82,7 @@ def solve(
     objective: Objective = "energy",
     method: Method = "auto",
     seeds: Sequence[Sequence[Event]] = (),
+    diagnose: bool = True,
 ) -> Solution:
     """The best plan that is found in the time limit, with its gap.
 
@@ -97,6 +98,7 @@ def solve(
         method: "greedy" stops after the heuristic, "gap" solves the formulation for tiny graphs
             as well.
         seeds: plans to start from, such as those for less RAM; invalid ones are passed over.
+        diagnose: False leaves out the search for the least RAM where no plan is found.
 
     Raises `InputError` for options that make no sense, and `NoPlanError`, an `InfeasibleError`,
     where no plan was found: it tells the least RAM that would do, or between which bounds it is.
@@ -112,7 +114,7 @@ def solve(
     least = least_working_set(problem, recompute=recompute, page=page)
     search = _Search(problem, limits, objective, freedom, gap, end, time_limit)
     if ram_bytes is not None and ram_bytes < least.bytes:
-        above = least_ram(problem, limits, freedom, time.monotonic() + time_limit)
+        above = _above(problem, limits, freedom, time_limit if diagnose else None)
         raise too_small(problem, ram_bytes, freedom, least, above)
     for events in seeds:
         search.offer(list(events), "seed")
@@ -122,7 +124,7 @@ def solve(
     if method != "greedy" and not search.settled:
         search.deepen()
     if search.best is None:
-        above = least_ram(problem, limits, freedom, time.monotonic() + time_limit)
+        above = _above(problem, limits, freedom, time_limit if diagnose else None)
         raise infeasible(problem, limits, freedom, search.ruled_out, above)
     return search.solution()
 
@@ -396,6 +398,15 @@ def _least_greedy(
         if time.monotonic() > end and best:
             break
     return best and accepted(problem, list(best.events), limits)
+
+
+def _above(
+    problem: Problem, limits: Limits, freedom: Freedom, seconds: float | None
+) -> tuple[int, int | None]:
+    """`least_ram` in so many seconds; without them, only what bounds it."""
+    if seconds is not None:
+        return least_ram(problem, limits, freedom, time.monotonic() + seconds)
+    return least_working_set(problem, recompute=freedom.recompute, page=freedom.page).bytes, None
 
 
 def least_ram(
