@@ -149,7 +149,7 @@ def test_a_power_cut_loses_nothing_that_was_saved(name: str, tmp_path: Path):
     compiled = moved(name, SD_CARD)
     before = compiled.on_host(storage=FileStorage(tmp_path / "card.bin", SD_CARD))
     losses = learn(before, compiled, 3)
-    before.save(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint").write_bytes(before._backend.save())
     assert (tmp_path / "checkpoint").stat().st_size < 400
     learned = bits(before)
     del before
@@ -161,16 +161,39 @@ def test_a_power_cut_loses_nothing_that_was_saved(name: str, tmp_path: Path):
     assert (losses, bits(after)) == expected(name)[:2]
 
 
-def test_a_board_goes_on_where_the_host_stopped(tmp_path: Path):
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_board_goes_on_where_the_host_stopped(steps: int, tmp_path: Path):
+    """The file of a session brings its weights along: the board's own card knows nothing of it."""
     host = moved("float", SD_CARD).on_host()
-    learn(host, program("float"), 2)
+    learn(host, program("float"), steps)
     host.save(tmp_path / "checkpoint")
     compiled = moved("float", SD_CARD, "cortex-m7-256k")
-    board = compiled.on_emulator(storage=host.storage)
+    board = compiled.on_emulator()
+    learn(board, compiled, 1)
     board.load(tmp_path / "checkpoint")
-    board.step = 2
-    learn(board, compiled, 3)
+    assert bits(board) == bits(host)
+    board.step = steps
+    learn(board, compiled, 5 - steps)
     assert bits(board) == expected("float")[1]
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "bank"])
+def test_a_damaged_checkpoint_changes_nothing(part: str, tmp_path: Path):
+    compiled = moved("float", SD_CARD)
+    session = compiled.on_host()
+    learn(session, compiled, 2)
+    session.save(tmp_path / "checkpoint")
+    data = bytearray((tmp_path / "checkpoint").read_bytes())
+    offset = 20 if part == "checkpoint" else session._interface.checkpoint_bytes + 5
+    data[offset] ^= 4
+    (tmp_path / "checkpoint").write_bytes(data)
+    learn(session, compiled, 1)
+    before = bits(session)
+    with pytest.raises(InputError, match=r"corrupt.*nothing was changed"):
+        session.load(tmp_path / "checkpoint")
+    assert bits(session) == before
+    learn(session, compiled, 2)
+    assert bits(session) == expected("float")[1]
 
 
 def test_a_checkpoint_outlives_one_step_and_is_refused_after_two(tmp_path: Path):
@@ -178,7 +201,7 @@ def test_a_checkpoint_outlives_one_step_and_is_refused_after_two(tmp_path: Path)
     compiled = moved("float", SD_CARD)
     session = compiled.on_host()
     learn(session, compiled, 2)
-    session.save(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint").write_bytes(session._backend.save())
     saved = bits(session)
     learn(session, compiled, 1)
     session.load(tmp_path / "checkpoint")

@@ -104,6 +104,10 @@ class StoragePlan:
         """Where a state lies; bank 0 are the initial values."""
         return self.initial[state] + bank * self.bank_bytes
 
+    def bank_offset(self, bank: int) -> int:
+        """Where the area of a bank starts; bank 0 are the initial values."""
+        return self._constant_bytes + bank * self.bank_bytes
+
     def crc(self, value: Value) -> int:
         """The CRC-32 of a constant, or of the initial value of a state."""
         return zlib.crc32(_data(self.tensors[value]))
