@@ -30,6 +30,9 @@ from kilograd.ops.page import PageIn, PageOut
 BANKS = 2
 """The areas besides that of the initial values, which take turns."""
 
+LARGEST_BYTES = 2**32 - 1
+"""Offsets in C have 32 bits."""
+
 
 class Geometry(Protocol):
     """What a plan has to know of a storage; `kilograd.devices.Storage` has it."""
@@ -147,10 +150,11 @@ def place(graphs: Sequence[Graph], geometry: Geometry) -> StoragePlan | None:
     if not (constants or states or any(pages for pages, _, _ in layouts)):
         return None
     size_bytes = max((top for _, top, _ in layouts), default=base)
-    if size_bytes > geometry.size_bytes:
+    available = min(geometry.size_bytes, LARGEST_BYTES)
+    if size_bytes > available:
         raise InfeasibleError(
             f"the program needs {size_bytes:,} bytes of storage, "
-            f"{size_bytes - geometry.size_bytes:,} more than the {geometry.size_bytes:,} that "
+            f"{size_bytes - available:,} more than the {available:,} that "
             f"there are: constants {end:,}, stored states {(1 + BANKS) * bank_bytes:,} (initial "
             f"values and {BANKS} banks), pages of the running step {size_bytes - base:,}, all in "
             f"blocks of {unit:,}.\nWhat helps: a larger storage, more SRAM for the program, or "
