@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
 from kilograd.ir import Graph, Value
-from kilograd.ops.page import PageIn, PageOut
+from kilograd.ops.page import PageIn, PageOut, Paging
 from kilograd.planning.costs import device_instructions
 from kilograd.planning.lifetimes import ALIGNMENT_BYTES, lifetimes
 from kilograd.planning.paging.fit import Planned
@@ -163,7 +163,7 @@ class _Reader:
             if node.op.alias:
                 self.origin[value] = self.origin[node.inputs[0]]
                 self.copy[value] = self.copy.get(node.inputs[0], node.inputs[0])
-            elif isinstance(node.op, PageIn | PageOut):
+            elif isinstance(node.op, Paging):
                 self.origin[value] = self.origin[node.inputs[0]]
             elif value in self.known or task is None:
                 self.origin[value] = value
@@ -171,7 +171,7 @@ class _Reader:
                 self.origin[value] = self.base.nodes[task.nodes[0]].outputs[position]
         if node.op.alias or not node.outputs:
             return
-        if isinstance(node.op, PageIn | PageOut):
+        if isinstance(node.op, Paging):
             result = node.outputs[0]
             self.extra[index] = self.next_of.get(result, self.origin[result])
         elif task is not None and task.kind in (Kind.RUN, Kind.PART):
@@ -185,8 +185,8 @@ class _Reader:
 
     def of(self, value: Value) -> Moves:
         own = [index for index, owner in self.extra.items() if owner == value]
-        outs = [i for i in own if isinstance(self.graph.nodes[i].op, PageOut)]
-        ins = [i for i in own if isinstance(self.graph.nodes[i].op, PageIn)]
+        outs = [i for i in own if self.writes(i)]
+        ins = [i for i in own if self.reads_storage(i)]
         reruns = [i for i in own if i not in outs and i not in ins]
         chain = sorted(set(outs).union(*(self.chain(i) for i in (*ins, *reruns))))
         absences = self.absences(value)
@@ -250,7 +250,16 @@ class _Reader:
 
     def in_storage(self, value: Value) -> bool:
         index = self.defined.get(value)
-        return index is not None and isinstance(self.graph.nodes[index].op, PageOut)
+        return index is not None and self.writes(index)
+
+    def writes(self, index: int) -> bool:
+        op = self.graph.nodes[index].op
+        return isinstance(op, Paging) and op.writes
+
+    def reads_storage(self, index: int) -> bool:
+        op = self.graph.nodes[index].op
+        count = len(self.graph.nodes[index].inputs)
+        return isinstance(op, Paging) and any(map(op.reads, range(count)))
 
     def absence(self, value: Value, after: int, before: int, between: range) -> Absence:
         size = -(-value.type.bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
@@ -362,9 +371,11 @@ def prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Price
     for index, (node, cost) in enumerate(
         zip(graph.nodes, node_prices(graph, device, storage), strict=True)
     ):
-        if isinstance(node.op, PageIn | PageOut):
+        if isinstance(node.op, Paging):
+            sizes = sum(value.type.bytes for value in node.outputs)
+            loaded = not isinstance(node.op, PageIn | PageOut)
             kept = node.outputs[0] in kept_pages
-            count = checksum_instructions(device, node.inputs[0].type.bytes) * (1 + kept)
+            count = checksum_instructions(device, sizes) * (1 + kept + loaded)
         else:
             count = counts[index] if counts else 0
         result.append(_known(device, cost, count))

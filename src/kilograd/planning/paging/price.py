@@ -4,12 +4,14 @@ storage's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
 from kilograd.ir import Graph, Node
 from kilograd.ops.page import PageIn, PageOut
+from kilograd.ops.stored_step import CHUNK_BYTES, StoredSgdStep
 from kilograd.planning.costs import node_joules, node_seconds
 
 _CHECKSUM_INSTRUCTIONS = 4.01
@@ -63,10 +65,13 @@ def node_prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[
         if isinstance(node.op, PageIn | PageOut) and mover:
             prices.append(_move(graph, node, mover))
             continue
+        moved = Cost(0.0, 0.0)
+        if isinstance(node.op, StoredSgdStep) and mover:
+            moved = chunked(mover, [value.type.bytes for value in node.outputs])
         if s is None:
             cost = node.op.cost(*(v.type for v in node.inputs))
             s = float(cost.macs + cost.bytes_read + cost.bytes_written) * (not node.op.alias)
-        prices.append(Cost(s, s if j is None else j))
+        prices.append(Cost(moved.seconds + s, moved.joules + (s if j is None else j)))
     return tuple(prices)
 
 
@@ -76,6 +81,17 @@ def _move(graph: Graph, node: Node, mover: Mover) -> Cost:
         return mover.read(size)
     kept = node.outputs[0] in graph.updates.values()
     return mover.keep(size) if kept else mover.write(size)
+
+
+def chunked(mover: Mover, sizes: Sequence[int]) -> Cost:
+    """Time and energy to read tensors of storage and write their next values in chunks."""
+    parts = []
+    for size in sizes:
+        whole, rest = divmod(size, CHUNK_BYTES)
+        for count, chunk in ((whole, CHUNK_BYTES), (1, rest)):
+            for cost in (mover.read(chunk), mover.keep(chunk)) if count and chunk else ():
+                parts.append(Cost(count * cost.seconds, count * cost.joules))
+    return total(tuple(parts))
 
 
 def total(prices: tuple[Cost, ...]) -> Cost:
