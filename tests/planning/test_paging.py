@@ -7,20 +7,20 @@ from functools import cache
 
 import numpy as np
 import pytest
+from tests.agreement.networks import NARROW, NETWORKS, Network
 
 import kilograd as kg
 from kilograd.devices import load
 from kilograd.ir import Graph, Value
 from kilograd.ir.interpret import evaluate
-from kilograd.options import Planning
 from kilograd.ops.page import PageIn, PageOut
+from kilograd.options import Planning
 from kilograd.planning.paging import Mover, Planned, Request, node_prices
 from kilograd.planning.paging.fit import plan, pose
 from kilograd.planning.paging.tasks import Kind, update_groups
 from kilograd.planning.remat import NoPlanError, validate
 from kilograd.planning.stream import measure
 from kilograd.program import Program
-from tests.agreement.networks import NARROW, NETWORKS, Network
 
 DEVICE = load("stm32f746")
 MOVER = Mover(DEVICE.storage[0], DEVICE)
