@@ -103,9 +103,11 @@ def test_a_paged_tensor_names_the_price_of_running_its_chain_again():
     base = program.plans[-1].step.graph
     (index,) = [i for i, n in enumerate(base.nodes) if n.outputs and n.outputs[0].name == "relu"]
     again = next(way for way in tensor.alternatives if way.how == "recompute")
-    assert again.price.joules == pytest.approx(
-        node_prices(base, program.device, None)[index].joules
-    )
+    own = node_prices(base, program.device, None)[index].joules
+    dropped = program.plans[-1].step.graph.inputs[0]
+    storage = program.storage_device
+    most = own + storage.read_cost(dropped.type.bytes).joules
+    assert own <= again.price.joules <= 1.2 * most, "the input it is computed from may be a page"
     assert again.price.joules < tensor.price.joules, "which is why plans that may, run it again"
     assert "run 1 operator again, once" in str(again)
 
