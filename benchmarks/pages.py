@@ -1,5 +1,5 @@
-"""Print what a page costs the processor: instructions of one page in, one page out, and one page out
-of a stored state's next value, which is read back, by size, on emulated devices.
+"""Print what a page costs the processor: instructions of one page in, one page out, and one page
+out of the next value of a stored state, which is read back, by size, on emulated devices.
 
 PYTHONPATH=src:. python benchmarks/pages.py
 

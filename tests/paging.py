@@ -9,6 +9,7 @@ from kilograd.ir import Graph, Node, Value, verify
 from kilograd.ops.page import PageIn, PageOut
 from kilograd.planning.allocate import allocate
 from kilograd.planning.storage import place
+from kilograd.planning.stored_steps import step_in_chunks
 from kilograd.program import Program
 
 
@@ -31,10 +32,12 @@ def paged(
     stored: Choice = lambda value: False,
     geometry: Geometry = Geometry(),
     storage_first: bool = True,
+    chunk_bytes: int | None = None,
 ) -> Program:
     """The program with the chosen computed values paged out as soon as they exist and in before
     each node that reads them, and the chosen constants and states in storage. `storage_first` moves
-    what changes SRAM behind everything that may fail.
+    what changes SRAM behind everything that may fail. With `chunk_bytes`, steps of stored states
+    are taken in chunks.
     """
     graphs = [
         _paged(graph, pages, stored, geometry.block_bytes)
@@ -42,6 +45,9 @@ def paged(
     ]
     if storage_first:
         graphs = [verify(replace(g, nodes=tuple(_storage_first(g)))) for g in graphs]
+    if chunk_bytes is not None:
+        block = geometry.block_bytes
+        graphs = [verify(step_in_chunks(graph, block, chunk_bytes)) for graph in graphs]
     predict, train = allocate(graphs)
     plan = place(graphs, geometry)
     return replace(program, predict=predict, train=train, storage=plan, storage_device=geometry)

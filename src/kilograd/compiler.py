@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.planning.allocate import allocate
 from kilograd.planning.order import order
 from kilograd.planning.schedule import Schedule
-from kilograd.planning.stream import plan_streams
+from kilograd.planning.stream import narrow, plan_streams
 from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
@@ -124,13 +125,32 @@ def compile(
 class Prepared:
     """A program before it is made to fit: import, quantisation and the training step are done.
 
-    `graphs` derives the two functions again, for another selection of what to train.
+    `ordered` are its two functions before chains are streamed, and `derive` makes them again, for
+    another selection of what to train.
     """
 
     program: Program
     storage: Storage | None
     planning: Planning
-    graphs: Callable[[Spec, SGD], TrainingGraphs]
+    ordered: tuple[Graph, Graph]
+    derive: Callable[[Spec, SGD], TrainingGraphs]
+
+    @cached_property
+    def forms(self) -> tuple[Program, ...]:
+        """The program as it may be planned, the leanest form first. Streaming needs the weights of
+        a whole chain at once, and less of everything else.
+        """
+        forms = []
+        for graphs in dict.fromkeys((_narrowed(*self.ordered), self.ordered)):
+            predict, train = allocate(graphs)
+            forms.append(replace(self.program, predict=predict, train=train))
+        return tuple(forms)
+
+    def graphs(self, update: Spec, optimizer: SGD) -> TrainingGraphs:
+        """The functions in their leanest form for another selection of what to train."""
+        graphs = self.derive(update, optimizer)
+        predict, train = _narrowed(graphs.predict, graphs.train)
+        return replace(graphs, predict=predict, train=train)
 
     def fitted(self) -> Program:
         """The program as it is where it fits, else planned so that it does."""
@@ -145,12 +165,20 @@ class Prepared:
             if not (self.planning.recompute or self.planning.page):
                 raise
             self.program.check_time()
-            fitter = Fitter(self.program, self.storage, self.planning)
+            return self._planned()
+        return self.program
+
+    def _planned(self) -> Program:
+        """The first form of the program of which a plan fits."""
+        failures: list[tuple[Fitter, NoFitError]] = []
+        for form in self.forms:
+            fitter = Fitter(form, self.storage, self.planning)
             try:
                 return fitter.fitted()
             except NoFitError as error:
-                raise infeasible(fitter, error, self.graphs) from error
-        return self.program
+                failures.append((fitter, error))
+        fitter, closest = min(failures, key=lambda failure: failure[1].sram_bytes)
+        raise infeasible(fitter, closest, self.graphs) from closest
 
 
 def prepare(
@@ -212,7 +240,8 @@ def prepare(
     notes = (*imported.notes, *(report.notes if report else ()))
     if gradients == "int8":
         notes = (*notes, *float_gradients(graphs.train))
-    schedules = stage("allocate", lambda: allocate((graphs.predict, graphs.train)))
+    ordered = (graphs.predict, graphs.train)
+    schedules = stage("allocate", lambda: allocate(plan_streams(ordered)))
     program = Program(
         name=network_name(name or imported.name),
         device=target,
@@ -231,7 +260,12 @@ def prepare(
         model=_title(model),
         planning=planning,
     )
-    return Prepared(program, pages, planning, derive)
+    return Prepared(program, pages, planning, ordered, derive)
+
+
+def _narrowed(predict: Graph, train: Graph) -> tuple[Graph, Graph]:
+    """Both functions with their chains streamed as narrow as they go."""
+    return narrow(predict), narrow(train)
 
 
 def _graphs_of(
@@ -249,7 +283,6 @@ def _graphs_of(
         train = stage("integers", lambda: _integers(graphs.train, ports, integers, optimizer))
     predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
     train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
-    predict, train = stage("stream", lambda: plan_streams((predict, train)))
     return replace(graphs, predict=predict, train=train)
 
 

@@ -161,14 +161,14 @@ def frontier(prepared: Prepared, points: int) -> Frontier:
     """The frontier of a program that is imported already."""
     program = prepared.program
     program.check_time()
-    fitter = Fitter(program, prepared.storage, prepared.planning)
+    fitter = Fitter(prepared.forms[0], prepared.storage, prepared.planning)
     try:
         constants = fitter.constants(fitter.fixed)
         lean = fitter.lean(constants)
     except NoPlanError as error:
         raise infeasible(fitter, NoFitError(None, 0, 0), prepared.graphs) from error
     leanest = fitter.built(lean)
-    whole = _whole(fitter)
+    whole = _whole(Fitter(program, prepared.storage, prepared.planning))
     low, high = sram_bytes(leanest), whole.sram_bytes
     found: list[FrontierPoint] = []
     latest = _point(leanest, low)

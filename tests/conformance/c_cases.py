@@ -7,7 +7,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from kilograd.codegen.calls import format_call
 from kilograd.ir import DType, Example, Operand, Operands, TensorType
 from kilograd.ops import all_operators
-from kilograd.ops.page import PageIn, PageOut
+from kilograd.ops.page import Paging
 
 RUNTIME = Path(__file__).parents[2] / "src/kilograd/runtime/include"
 GUARD = 64
@@ -64,15 +64,16 @@ def c_function(case: Case) -> str:
     outputs = tuple(Operand(pointer(len(types) + i, t, False), t) for i, t in enumerate(results))
     scratch = f"((void *)p[{len(types) + len(results)}])"
     setup = ""
-    page = page_slot(case)
-    if page is not None:
-        stored = Operand("&storage, 0, &crc", types[0])
-        inputs, outputs = ((stored,), outputs) if page == 0 else (inputs, (stored,))
-        setup = (
-            f"  kg_storage_t storage = kg_ram_storage(p[{page}], 4096);\n"
-            f"  storage.block_bytes = {case.example.op.block_bytes};\n"
-            f"  uint32_t crc = kg_crc32_tensor(p[{page}], {types[0].bytes});\n"
+    operands = [*inputs, *outputs]
+    for slot in stored_slots(case):
+        size = operands[slot].type.bytes
+        setup += (
+            f"  kg_storage_t storage_{slot} = kg_ram_storage(p[{slot}], 4096);\n"
+            f"  storage_{slot}.block_bytes = {case.example.op.block_bytes};\n"
+            f"  uint32_t crc_{slot} = kg_crc32_tensor(0, p[{slot}], {size});\n"
         )
+        operands[slot] = replace(operands[slot], text=f"(&storage_{slot}), 0, &crc_{slot}")
+    inputs, outputs = tuple(operands[: len(types)]), tuple(operands[len(types) :])
     calls = case.example.op.emit(Operands(inputs, outputs, scratch))
     body = "\n".join(
         "  " + format_call(call).replace("return KG_", "return -KG_") for call in calls
@@ -80,11 +81,13 @@ def c_function(case: Case) -> str:
     return f"int case_{case.index}(void **p) {{\n  (void)p;\n{setup}{body}\n  return 0;\n}}\n"
 
 
-def page_slot(case: Case) -> int | None:
-    """The operand that lies in storage, a storage in memory, if one does."""
-    if isinstance(case.example.op, PageOut):
-        return 1
-    return 0 if isinstance(case.example.op, PageIn) else None
+def stored_slots(case: Case) -> set[int]:
+    """The operands that lie in storage, each a storage in memory."""
+    op, types = case.example.op, case.types
+    if not isinstance(op, Paging):
+        return set()
+    outputs = range(len(types), len(types) + len(op.infer(*types))) if op.writes else ()
+    return {*(i for i in range(len(types)) if op.reads(i)), *outputs}
 
 
 def build(cases: list[Case], directory: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
@@ -114,9 +117,9 @@ def run(
     types, op = case.types, case.example.op
     results = op.infer(*types)
     scratch_type = TensorType((op.cost(*types).scratch_bytes,), DType.U8)
-    unit = op.block_bytes if isinstance(op, PageIn | PageOut) else 1
+    stored = stored_slots(case)
     buffers = [
-        _guarded(t, unit if slot == page_slot(case) else 1)
+        _guarded(t, op.block_bytes if slot in stored else 1)
         for slot, t in enumerate((*types, *results, scratch_type))
     ]
     for buffer, array in zip(buffers, case.example.inputs, strict=False):

@@ -70,6 +70,17 @@ def half_moved(name: str, geometry: Geometry, device: str = "host") -> Program:
     return paged(program(name, device), pages=every_other, stored=is_weight, geometry=geometry)
 
 
+@cache
+def in_chunks(geometry: Geometry, device: str = "host") -> Program:
+    """The float network, with steps of its stored weights in chunks of 160 bytes or a block."""
+    return paged(
+        program("float", device),
+        stored=lambda value: "weight" in value.name,
+        geometry=geometry,
+        chunk_bytes=160,
+    )
+
+
 def sample(compiled: Program, index: int) -> tuple[np.ndarray, int]:
     """Input and class of a step."""
     rng = np.random.default_rng(index)

@@ -28,6 +28,7 @@ import kilograd as kg
 from kilograd.errors import InfeasibleError, InputError, StorageError
 from kilograd.execution.session import Session
 from kilograd.execution.storage import FileStorage, MemoryStorage
+from kilograd.ir import evaluate
 from kilograd.planning.storage import place
 
 both = pytest.mark.parametrize("name", ["float", "int8"])
@@ -65,6 +66,23 @@ def test_boards_compute_the_same_bits(name: str, device: str):
     assert memory.flash_bytes < program(name, device).memory.flash_bytes or name == "float"
 
 
+@both
+def test_the_meaning_of_a_paged_graph_is_that_of_the_unpaged(name: str):
+    """References know nothing of storage: a page is the identity."""
+    results = []
+    graphs = [program(name).train.graph, half_moved(name, SD_CARD).train.graph]
+    for graph in graphs:
+        x, y, rate, step = graph.inputs
+        rng = np.random.default_rng(0)
+        data = (100 * rng.standard_normal(x.type.shape)).astype(x.type.dtype.numpy)
+        feed = {x.name: data, y.name: np.array([1], np.int32)}
+        feed |= {rate.name: np.float32(0.1), step.name: np.uint32(0)}
+        result = evaluate(graph, feed)
+        results.append([*result.outputs, *(result.state[v] for v in graphs[0].state)])
+    for before, after in zip(*results, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
 def test_a_board_pages_in_the_sram_it_asks_for():
     """With not a byte more than the summary says, checksums and driver included."""
     roomy = moved("float", SD_CARD, "rp2040")
@@ -76,7 +94,8 @@ def test_a_board_pages_in_the_sram_it_asks_for():
 
 def test_a_finer_storage_serves_as_well():
     compiled = moved("float", Geometry(block_bytes=512, erase_bytes=4096))
-    for geometry in (Geometry(1), Geometry(256, 1024), Geometry(512, 4096)):
+    large = Geometry(512, 0, 1 << 35)  # more than offsets can say
+    for geometry in (Geometry(1), Geometry(256, 1024), Geometry(512, 4096), large):
         agrees(compiled.on_host(storage=MemoryStorage(geometry)), "float")
 
 
@@ -149,7 +168,7 @@ def test_a_power_cut_loses_nothing_that_was_saved(name: str, tmp_path: Path):
     compiled = moved(name, SD_CARD)
     before = compiled.on_host(storage=FileStorage(tmp_path / "card.bin", SD_CARD))
     losses = learn(before, compiled, 3)
-    before.save(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint").write_bytes(before._backend.save())
     assert (tmp_path / "checkpoint").stat().st_size < 400
     learned = bits(before)
     del before
@@ -161,16 +180,39 @@ def test_a_power_cut_loses_nothing_that_was_saved(name: str, tmp_path: Path):
     assert (losses, bits(after)) == expected(name)[:2]
 
 
-def test_a_board_goes_on_where_the_host_stopped(tmp_path: Path):
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_board_goes_on_where_the_host_stopped(steps: int, tmp_path: Path):
+    """The file of a session brings its weights along: the board's own card knows nothing of it."""
     host = moved("float", SD_CARD).on_host()
-    learn(host, program("float"), 2)
+    learn(host, program("float"), steps)
     host.save(tmp_path / "checkpoint")
     compiled = moved("float", SD_CARD, "cortex-m7-256k")
-    board = compiled.on_emulator(storage=host.storage)
+    board = compiled.on_emulator()
+    learn(board, compiled, 1)
     board.load(tmp_path / "checkpoint")
-    board.step = 2
-    learn(board, compiled, 3)
+    assert bits(board) == bits(host)
+    board.step = steps
+    learn(board, compiled, 5 - steps)
     assert bits(board) == expected("float")[1]
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "bank"])
+def test_a_damaged_checkpoint_changes_nothing(part: str, tmp_path: Path):
+    compiled = moved("float", SD_CARD)
+    session = compiled.on_host()
+    learn(session, compiled, 2)
+    session.save(tmp_path / "checkpoint")
+    data = bytearray((tmp_path / "checkpoint").read_bytes())
+    offset = 20 if part == "checkpoint" else session._interface.checkpoint_bytes + 5
+    data[offset] ^= 4
+    (tmp_path / "checkpoint").write_bytes(data)
+    learn(session, compiled, 1)
+    before = bits(session)
+    with pytest.raises(InputError, match=r"corrupt.*nothing was changed"):
+        session.load(tmp_path / "checkpoint")
+    assert bits(session) == before
+    learn(session, compiled, 2)
+    assert bits(session) == expected("float")[1]
 
 
 def test_a_checkpoint_outlives_one_step_and_is_refused_after_two(tmp_path: Path):
@@ -178,7 +220,7 @@ def test_a_checkpoint_outlives_one_step_and_is_refused_after_two(tmp_path: Path)
     compiled = moved("float", SD_CARD)
     session = compiled.on_host()
     learn(session, compiled, 2)
-    session.save(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint").write_bytes(session._backend.save())
     saved = bits(session)
     learn(session, compiled, 1)
     session.load(tmp_path / "checkpoint")

@@ -115,4 +115,4 @@ uint32_t size_of_card(uint32_t blocks) {
   return kg_blocks_storage(&large).size_bytes;
 }
 
-uint32_t crc_of(const void *data, uint32_t size) { return kg_crc32_tensor(data, size); }
+uint32_t crc_of(const void *data, uint32_t size) { return kg_crc32_tensor(0, data, size); }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from kilograd.codegen.calls import comment
 from kilograd.ir import Graph, Node, Value
-from kilograd.ops.page import PageIn, PageOut
+from kilograd.ops.page import PageOut
 from kilograd.planning.storage import Page, StoragePlan
 
 RESERVED = ("storage", "bank", "stored_crcs", "constant_crcs", "paging", "paging_t")
@@ -57,16 +57,6 @@ class PagedFunction:
         """The C function for a node that has to be another than the operator's own."""
         is_next = isinstance(node.op, PageOut) and self.state_of(node.outputs[0]) is not None
         return "kg_page_keep" if is_next else None
-
-    @property
-    def commits(self) -> bool:
-        """Whether the function ends with the next values of stored states."""
-        return any(state in self.plan.initial for state in self.graph.updates)
-
-    @property
-    def uses_storage(self) -> bool:
-        """Whether the function can fail for the storage."""
-        return any(isinstance(node.op, PageIn | PageOut) for node in self.graph.nodes)
 
 
 def context(plan: StoragePlan) -> dict[str, object]:

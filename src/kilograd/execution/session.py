@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kilograd.errors import CompilerBug, InputError, NonFiniteError, StorageError
 from kilograd.execution.interface import Interface
-from kilograd.execution.state import pack, unpack
+from kilograd.execution.state import pack, split_bank, unpack, with_bank, write_bank
 from kilograd.execution.storage import SessionStorage, Traffic
 from kilograd.ir import Origin, to_user
 from kilograd.ir.origin import Quantized
@@ -311,27 +311,38 @@ class Session:
         self.step = 0
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint as the device's `net_save` makes it.
+        """Write a checkpoint as the device's `net_save` makes it. Behind it come, for a program
+        with weights in secondary storage, these weights, so that the file stands by itself.
 
         Raises InputError where the file cannot be written.
         """
-        data = self._backend.save()
+        data = with_bank(self._interface, self._backend.save(), self._backend.storage)
         try:
             Path(path).write_bytes(data)
         except OSError as error:
             raise InputError(f"cannot write the checkpoint {path}: {error}") from error
 
     def load(self, path: str | Path) -> None:
-        """Restore a checkpoint; a corrupt or foreign one raises InputError and changes nothing."""
+        """Restore a checkpoint; a corrupt or foreign one raises InputError and changes nothing.
+
+        One that the device's `net_save` made goes with the storage that it was made with.
+        """
         path = Path(path)
         if not path.is_file():
             raise InputError(f"there is no checkpoint {path}")
-        if self._backend.load(path.read_bytes()) != OK:
-            raise InputError(
-                f"{path} is corrupt, or the checkpoint of another network than "
-                f"{self._interface.name}; "
-                "nothing was changed"
-            )
+        refused = InputError(
+            f"{path} is corrupt, or the checkpoint of another network than "
+            f"{self._interface.name}; nothing was changed"
+        )
+        try:
+            checkpoint, bank = split_bank(self._interface, path.read_bytes())
+        except StorageError as error:
+            raise refused from error
+        if self._backend.load(checkpoint) != OK:
+            raise refused
+        if bank and self._backend.storage is not None:
+            raw = self._backend.read_state()
+            write_bank(self._interface, raw, bank, self._backend.storage)
 
     # Measuring -----------------------------------------------------------------------------------
 

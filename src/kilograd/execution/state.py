@@ -21,6 +21,9 @@ from kilograd.planning.storage import StoragePlan
 
 Array = np.ndarray
 
+_CHECKPOINT_STATE = 16
+"""Where the state begins in a checkpoint (checkpoint.h)."""
+
 
 def unpack(interface: Interface, raw: bytes, storage: SessionStorage | None) -> dict[str, Array]:
     """Every learned tensor by program name, in the order of `interface.state`.
@@ -62,6 +65,51 @@ def pack(
         storage.poke(plan.offset(value, bank), data)
         crcs.append(zlib.crc32(data))
     return result + struct.pack(f"<{1 + len(crcs)}I", bank, *crcs)
+
+
+def with_bank(interface: Interface, checkpoint: bytes, storage: SessionStorage | None) -> bytes:
+    """A checkpoint as `net_save` makes it, and behind it the bank that it refers to.
+
+    Raises StorageError where a tensor in storage is damaged.
+    """
+    plan = interface.storage
+    if plan is None or not plan.initial:
+        return checkpoint
+    assert storage is not None
+    raw = _state_in(interface, checkpoint)
+    for value in plan.initial:
+        _stored(plan, value, raw, storage)
+    bank = _trailer(plan, raw)[0]
+    return checkpoint + storage.peek(plan.bank_offset(bank), plan.bank_bytes)
+
+
+def split_bank(interface: Interface, data: bytes) -> tuple[bytes, bytes]:
+    """The checkpoint and the bank of what `with_bank` made; without a bank, all is checkpoint.
+
+    Raises StorageError where the bank is not the one of the checkpoint.
+    """
+    plan, size = interface.storage, interface.checkpoint_bytes
+    if plan is None or not plan.initial or len(data) != size + plan.bank_bytes:
+        return data, b""
+    checkpoint, content = data[:size], data[size:]
+    crcs = _trailer(plan, _state_in(interface, checkpoint))[1:]
+    for value, crc in zip(plan.initial, crcs, strict=True):
+        start = plan.initial[value] - plan.bank_offset(0)
+        if zlib.crc32(content[start : start + value.type.bytes]) != crc:
+            raise StorageError(f"{value} behind the checkpoint is damaged")
+    return checkpoint, content
+
+
+def write_bank(interface: Interface, raw: bytes, content: bytes, storage: SessionStorage) -> None:
+    """Put the content of the bank that the state refers to into storage."""
+    assert interface.storage is not None
+    bank = _trailer(interface.storage, raw)[0]
+    if bank:  # the initial values are there
+        storage.poke(interface.storage.bank_offset(bank), content)
+
+
+def _state_in(interface: Interface, checkpoint: bytes) -> bytes:
+    return checkpoint[_CHECKPOINT_STATE : _CHECKPOINT_STATE + interface.state_bytes]
 
 
 def _stored(plan: StoragePlan, value: Value, raw: bytes, storage: SessionStorage) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from kilograd.errors import CompilerBug, InputError
-from kilograd.planning.storage import Geometry, StoragePlan
+from kilograd.planning.storage import LARGEST_BYTES, Geometry, StoragePlan
 
 T = TypeVar("T")
 
@@ -298,7 +298,7 @@ class HostDriver:
             READ(self._read),
             READ(self._write),
             ERASE(self._erase),
-            storage.size_bytes,
+            min(storage.size_bytes, LARGEST_BYTES),
             storage.block_bytes,
             storage.erase_bytes,
         )

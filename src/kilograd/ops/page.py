@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,11 +20,22 @@ from kilograd.ir.types import TensorType
 
 
 @dataclass(frozen=True)
-class _Page(Operator):
+class Paging(Operator):
+    """Base of the operators that read or write storage in transfers of whole blocks."""
+
     block_bytes: int = 1
 
     may_fail = True
+    writes: ClassVar[bool] = False
+    """Whether the outputs lie in storage."""
 
+    def reads(self, position: int) -> bool:
+        """Whether the input at that position lies in storage."""
+        return False
+
+
+@dataclass(frozen=True)
+class _Page(Paging):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """The same type."""
         return types
@@ -55,6 +67,7 @@ class PageOut(_Page):
     """Writes a tensor to storage; the output is the page."""
 
     name = "page_out"
+    writes = True
 
     def emit(self, operands: Operands) -> Sequence[Call]:
         """kg_page_out(page, tensor, bytes, block)."""
@@ -68,6 +81,10 @@ class PageIn(_Page):
     """Reads a page, or a constant or state that lies in storage, into RAM."""
 
     name = "page_in"
+
+    def reads(self, position: int) -> bool:
+        """The only one."""
+        return True
 
     def emit(self, operands: Operands) -> Sequence[Call]:
         """kg_page_in(page, tensor, bytes, block)."""

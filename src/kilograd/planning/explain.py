@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kilograd.errors import InputError
 from kilograd.ir import Graph, Node, Value
-from kilograd.ops.page import PageOut
+from kilograd.ops.page import Paging
 from kilograd.planning.facts import BufferFacts, Kind, buffer_facts
 from kilograd.planning.schedule import Schedule
 
@@ -264,7 +264,7 @@ def explain_value(schedule: Schedule, name: str) -> ValueExplanation:
 
 
 def _is_page(node: Node) -> bool:
-    return isinstance(node.op, PageOut)
+    return isinstance(node.op, Paging) and node.op.writes
 
 
 def node_title(graph: Graph, index: int) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Node, Value
-from kilograd.ops.page import PageOut
+from kilograd.ops.page import Paging
 
 ALIGNMENT_BYTES = 4
 
@@ -86,7 +86,7 @@ def lifetimes(graph: Graph, *, by_pointer: frozenset[Value] = frozenset()) -> Li
         for position, value in enumerate(node.outputs):
             if value in by_pointer:
                 continue
-            if isinstance(node.op, PageOut):
+            if isinstance(node.op, Paging) and node.op.writes:
                 root[value] = value
                 continue
             if value in next_state:

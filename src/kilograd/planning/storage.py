@@ -25,10 +25,13 @@ import numpy as np
 from kilograd.errors import CompilerBug, InfeasibleError
 from kilograd.ir import Graph, Node, Tensor, Value
 from kilograd.ir.printing import print_node
-from kilograd.ops.page import PageIn, PageOut
+from kilograd.ops.page import Paging
 
 BANKS = 2
 """The areas besides that of the initial values, which take turns."""
+
+LARGEST_BYTES = 2**32 - 1
+"""Offsets in C have 32 bits."""
 
 
 class Geometry(Protocol):
@@ -104,6 +107,10 @@ class StoragePlan:
         """Where a state lies; bank 0 are the initial values."""
         return self.initial[state] + bank * self.bank_bytes
 
+    def bank_offset(self, bank: int) -> int:
+        """Where the area of a bank starts; bank 0 are the initial values."""
+        return self._constant_bytes + bank * self.bank_bytes
+
     def crc(self, value: Value) -> int:
         """The CRC-32 of a constant, or of the initial value of a state."""
         return zlib.crc32(_data(self.tensors[value]))
@@ -143,10 +150,11 @@ def place(graphs: Sequence[Graph], geometry: Geometry) -> StoragePlan | None:
     if not (constants or states or any(pages for pages, _, _ in layouts)):
         return None
     size_bytes = max((top for _, top, _ in layouts), default=base)
-    if size_bytes > geometry.size_bytes:
+    available = min(geometry.size_bytes, LARGEST_BYTES)
+    if size_bytes > available:
         raise InfeasibleError(
             f"the program needs {size_bytes:,} bytes of storage, "
-            f"{size_bytes - geometry.size_bytes:,} more than the {geometry.size_bytes:,} that "
+            f"{size_bytes - available:,} more than the {available:,} that "
             f"there are: constants {end:,}, stored states {(1 + BANKS) * bank_bytes:,} (initial "
             f"values and {BANKS} banks), pages of the running step {size_bytes - base:,}, all in "
             f"blocks of {unit:,}.\nWhat helps: a larger storage, more SRAM for the program, or "
@@ -166,18 +174,18 @@ def place(graphs: Sequence[Graph], geometry: Geometry) -> StoragePlan | None:
 
 
 def check_paging(graph: Graph, block_bytes: int) -> None:
-    """Raise CompilerBug unless pages and what is stored are read by `page_in` alone, `page_in`
-    reads nothing else, and `page_out` makes the next value of every stored state.
+    """Raise CompilerBug unless pages and what is stored are read by operators that read storage,
+    these read nothing else there, and the next value of every stored state is written to storage.
     """
-    pages = {node.outputs[0] for node in graph.nodes if isinstance(node.op, PageOut)}
+    pages = {value for node in graph.nodes if _writes(node) for value in node.outputs}
     stored = {*graph.constants, *graph.state} & graph.stored
     for node in graph.nodes:
-        is_read = isinstance(node.op, PageIn)
-        for value in node.inputs:
+        for position, value in enumerate(node.inputs):
+            is_read = isinstance(node.op, Paging) and node.op.reads(position)
             if (value in pages or value in stored) != is_read:
                 where = "in storage" if not is_read else "not in storage"
                 raise CompilerBug(f"{value} is {where}, which this node does not read: {_at(node)}")
-        if isinstance(node.op, PageIn | PageOut) and node.op.block_bytes != block_bytes:
+        if isinstance(node.op, Paging) and node.op.block_bytes != block_bytes:
             raise CompilerBug(f"the storage has blocks of {block_bytes} bytes: {_at(node)}")
     for value in graph.outputs:
         if value in pages or value in stored:
@@ -188,6 +196,10 @@ def check_paging(graph: Graph, block_bytes: int) -> None:
     idle = [state for state in stored if state in graph.state and state not in graph.updates]
     if graph.updates and idle:
         raise CompilerBug(f"the stored state {idle[0]} has no next value; make it a constant")
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.op, Paging) and node.op.writes
 
 
 def _at(node: Node) -> str:
@@ -220,7 +232,7 @@ def _pages(graph: Graph, base: int, unit: int) -> tuple[dict[Value, Page], int, 
     top = base
     count = 0
     for index, node in enumerate(graph.nodes):
-        if not isinstance(node.op, PageOut) or node.outputs[0] in successors:
+        if not _writes(node) or not successors.isdisjoint(node.outputs):
             continue
         (value,) = node.outputs
         alive = [page for page in alive if page[0] > index]

@@ -38,10 +38,10 @@ static const uint32_t kg_crc32_table[256] = {
     0xb40bbe37u, 0xc30c8ea1u, 0x5a05df1bu, 0x2d02ef8du,
 };
 
-/* The CRC-32 of data[0..size), at any address. Numbers are little-endian. */
-static inline uint32_t kg_crc32_tensor(const void *data, uint32_t size) {
+/* The CRC-32 of data[0..size), at any address, continued from crc (0 at the start). Numbers are little-endian. */
+static inline uint32_t kg_crc32_tensor(uint32_t crc, const void *data, uint32_t size) {
   const uint8_t *bytes = (const uint8_t *)data;
-  uint32_t crc = 0xffffffffu;
+  crc = ~crc;
   while (size != 0 && ((uintptr_t)bytes & 3u) != 0) {
     crc = (crc >> 8) ^ kg_crc32_table[(crc ^ *bytes++) & 255u];
     --size;

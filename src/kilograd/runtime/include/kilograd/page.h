@@ -79,13 +79,13 @@ static inline bool kg_page_write(const kg_storage_t *storage, uint32_t offset, c
 /* Reads a page into tensor and compares it with its checksum. */
 KG_SHARED bool kg_page_in(const kg_storage_t *storage, uint32_t offset, const uint32_t *crc, void *tensor,
                           uint32_t bytes, void *block) {
-  return kg_page_read(storage, offset, tensor, bytes, block) && kg_crc32_tensor(tensor, bytes) == *crc;
+  return kg_page_read(storage, offset, tensor, bytes, block) && kg_crc32_tensor(0, tensor, bytes) == *crc;
 }
 
 /* Writes tensor to a page and keeps its checksum. */
 KG_SHARED bool kg_page_out(const kg_storage_t *storage, uint32_t offset, uint32_t *crc, const void *tensor,
                            uint32_t bytes, void *block) {
-  *crc = kg_crc32_tensor(tensor, bytes);
+  *crc = kg_crc32_tensor(0, tensor, bytes);
   return kg_page_write(storage, offset, tensor, bytes, block);
 }
 
