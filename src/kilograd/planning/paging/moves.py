@@ -304,63 +304,102 @@ class _Reader:
         return next(i for i, task in enumerate(self.planned.step.tasks) if value in task.outputs)
 
     def recompute(self, value: Value, absences: Sequence[Absence]) -> Way:
-        """What would run again at the end of each absence, between the nearest tensors in RAM."""
-        nodes, parts = set[str](), []
+        """What would run again at the end of each absence, between the nearest tensors in RAM and
+        in storage.
+        """
+        if not absences:
+            return Way("recompute", None, "it is away at no time")
+        nodes, parts = set[int](), list[Price]()
         for absence in absences:
             event = self.planned.trace.event_of[absence.before]
             chain = None if event is None else self.chain_at(self.task_of(value), event)
             if chain is None:
                 return Way("recompute", None, self.why_not(value))
-            for task in chain:
-                nodes.add(self.planned.problem.nodes[task].name)
-                parts += [self.base_prices[i] for i in self.planned.step.tasks[task].nodes]
-                if self.planned.step.tasks[task].kind is Kind.LOAD and self.mover:
-                    size = self.planned.problem.nodes[task].bytes
-                    parts.append(self.moved(self.mover.read(size), size))
-        if not absences:
-            return Way("recompute", None, "it is away at no time")
-        others = len(nodes) - 1
-        text = f"run {others + 1} operator{'s' * bool(others)} again, {times(len(absences))}"
+            nodes.update(chain.run)
+            parts += [self.once(task) for task in chain.run]
+            for task in chain.read:
+                size = self.planned.problem.nodes[task].bytes
+                parts.append(self.read_price(size))
+                if task in chain.written:
+                    parts.append(self.write_price(size))
+        more = "s" if len(nodes) > 1 else ""
+        text = f"run {len(nodes)} operator{more} again, {times(len(absences))}"
         return Way("recompute", summed(parts), text)
+
+    def once(self, task: int) -> Price:
+        """One run of a task, or one load."""
+        if self.planned.step.tasks[task].kind is Kind.LOAD:
+            return self.read_price(self.planned.problem.nodes[task].bytes)
+        return summed(self.base_prices[i] for i in self.planned.step.tasks[task].nodes)
+
+    def read_price(self, size_bytes: int) -> Price:
+        assert self.mover is not None
+        return self.moved(self.mover.read(size_bytes), size_bytes)
+
+    def write_price(self, size_bytes: int) -> Price:
+        assert self.mover is not None
+        return self.moved(self.mover.write(size_bytes), size_bytes)
 
     def why_not(self, value: Value) -> str:
         if value in self.graph.inputs:
             return "it is an input, which nothing computes"
-        return "something that it is computed from cannot run again: an input, or a changed weight"
+        return "what it is computed from cannot be had again: it may not run again, or be paged"
 
-    def chain_at(self, task: int, event: int) -> list[int] | None:
-        """The tasks that run again for a tensor at an event, or None where one may not."""
-        problem = self.planned.problem
-        ram, stage = _replayed(self.planned, event)
-        found: list[int] = []
+    def chain_at(self, task: int, event: int) -> _Chain | None:
+        """What brings a tensor back at an event without a page of its own; None where nothing."""
+        nodes, last_rerun = self.planned.problem.nodes, self.planned.problem.last_rerun
+        ram, stored, stage = _replayed(self.planned, event)
+        run: list[int] = []
+        read: list[int] = []
+        written: list[int] = []
         pending = [task]
         while pending:
             v = pending.pop()
-            if v in found:
+            if v in run or v in read:
                 continue
-            if problem.nodes[v].given or problem.last_rerun[v] < stage:
+            if v != task and v in stored:
+                read.append(v)
+            elif not nodes[v].given and last_rerun[v] >= stage:
+                run.append(v)
+                pending += [u for u in nodes[v].inputs if u not in ram]
+            elif v != task and nodes[v].pageable:
+                read.append(v)
+                written.append(v)
+            else:
                 return None
-            found.append(v)
-            pending += [u for u in problem.nodes[v].inputs if u not in ram]
-        return found
+        return _Chain(tuple(run), tuple(read), tuple(written))
 
 
-def _replayed(planned: Planned, until: int) -> tuple[set[int], int]:
-    """The tasks whose tensors are in RAM before an event, and the next that runs for the first
-    time.
+@dataclass(frozen=True)
+class _Chain:
+    """Tasks that run, tensors that are read from storage, and those of them that the plan as it is
+    does not write there.
+    """
+
+    run: tuple[int, ...]
+    read: tuple[int, ...]
+    written: tuple[int, ...]
+
+
+def _replayed(planned: Planned, until: int) -> tuple[set[int], set[int], int]:
+    """The tasks whose tensors are in RAM before an event, those in storage, and the next task that
+    runs for the first time.
     """
     ram = {v for v, node in enumerate(planned.problem.nodes) if node.given}
+    stored: set[int] = set()
     stage = planned.problem.given_count
     for event in planned.trace.events[:until]:
         if event.kind == "drop":
             ram.discard(event.node)
-        elif event.kind in ("compute", "page_in"):
+        elif event.kind == "page_out":
+            stored.add(event.node)
+        else:
             ram.add(event.node)
             if event.over is not None:
                 ram.discard(event.over)
             if event.kind == "compute":
                 stage = max(stage, event.node + 1)
-    return ram, stage
+    return ram, stored, stage
 
 
 def prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Price, ...]:
