@@ -142,7 +142,9 @@ def calibrate(
     for network in held_out:
         progress(f"{network}, held out")
         checks += [_check(network, form, board, table) for form in network.forms]
-    return Calibration(table, tuple(checks))
+    errors = [abs(check.step_error) for check in checks]
+    worst = float(f"{max(errors):.3g}") if errors else None
+    return Calibration(table.model_copy(update={"step_error": worst}), tuple(checks))
 
 
 def check(device: str | Path | Device, network: Network, form: Mapping[str, str]) -> Check:

@@ -41,8 +41,8 @@ def explain(program: Program, subject: str, name: str = "") -> Explanation:
         raise InputError(f"name the {subject} to explain, such as {_example(program, subject)!r}")
     if subject == "value":
         return explain_value(program.train, name)
-    explain_parts = explain_weight if subject == "weight" else explain_layer
-    return explain_parts(program.forward, program.update, program.train, name)
+    parts = program.forward, program.update, program.train, name
+    return explain_weight(*parts) if subject == "weight" else explain_layer(*parts, program.device)
 
 
 def to_json(explanation: Explanation) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -278,6 +278,11 @@ class Program:
                 "flash_bytes": memory.flash_bytes,
             },
             "macs": {"predict": told.macs.predict, "train_step": told.macs.train_step},
+            "estimates": {
+                "predict": asdict(told.predict),
+                "train_step": asdict(told.train_step),
+                "quality": told.estimates,
+            },
             "input": {"user_shape": self.ports.inputs[0].shape, "program": str(self._input.type)},
             "output": {
                 "user_shape": self.ports.outputs[0].shape,

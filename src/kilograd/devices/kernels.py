@@ -46,13 +46,15 @@ class Kernel(BaseModel):
 
 class KernelTable(BaseModel):
     """The kernels of a processor by name; `generic` stands in for operators that are not among
-    them. `networks` are those whose nodes were counted.
+    them. `networks` are those whose nodes were counted, `step_error` the largest relative error of
+    a whole training step of a network that was not, None where none was tried.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpu: str
     networks: tuple[str, ...]
+    step_error: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     kernels: Mapping[str, Kernel]
     generic: Kernel
 
@@ -64,6 +66,7 @@ def table_json(table: KernelTable) -> str:
     )
     return (
         f'{{\n  "cpu": {json.dumps(table.cpu)},\n  "networks": {json.dumps(table.networks)},\n'
+        f'  "step_error": {json.dumps(table.step_error)},\n'
         f'  "generic": {_row(table.generic)},\n  "kernels": {{\n{rows}\n  }}\n}}\n'
     )
 

@@ -12,44 +12,104 @@ Processors whose instructions cannot be counted have published rates instead:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from kilograd.devices import Cost, Cpu, Device
 from kilograd.devices.kernels import Feature, KernelTable, table_of_cpu
 from kilograd.errors import InputError
 from kilograd.ir import Graph, Node, Value
 
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What nodes take: instructions, time, energy; None where nothing is known."""
+
+    instructions: int | None
+    seconds: float | None
+    joules: float | None
+
+    @property
+    def cost(self) -> Cost | None:
+        """Time and energy, None unless both are known."""
+        if self.seconds is None or self.joules is None:
+            return None
+        return Cost(self.seconds, self.joules)
+
 
 def node_costs(graph: Graph, device: Device) -> tuple[Cost | None, ...]:
-    """Estimated time and energy of one run of each node, in order.
-
-    All are None where the device lacks an estimate of either; see `node_seconds` for time alone.
+    """Estimated time and energy of one run of each node, in order; None where the device lacks an
+    estimate of either.
     """
-    seconds, joules = node_seconds(graph, device), node_joules(graph, device)
-    return tuple(
-        None if s is None or j is None else Cost(s, j) for s, j in zip(seconds, joules, strict=True)
+    return tuple(estimate.cost for estimate in node_estimates(graph, device))
+
+
+def node_estimates(graph: Graph, device: Device) -> tuple[Estimate, ...]:
+    """Estimated instructions, time and energy of one run of each node, in order."""
+    if device.is_host:
+        return tuple(_by_rates(node, device) for node in graph.nodes)
+    counts = node_instructions(graph, device.cpu, device.kernel_table())
+    return tuple(of_instructions(count, device) for count in counts)
+
+
+def of_instructions(count: int, device: Device) -> Estimate:
+    """The estimate of a number of instructions, counted or predicted."""
+    return Estimate(count, device.seconds(count), device.joules(count))
+
+
+def total(estimates: Iterable[Estimate]) -> Estimate:
+    """The sum of estimates: of each quantity that is known of all of them."""
+    rows = [(each.instructions, each.seconds, each.joules) for each in estimates]
+    instructions, seconds, joules = (
+        None if None in column else sum(number for number in column if number is not None)
+        for column in (zip(*rows, strict=True) if rows else ((0,), (0.0,), (0.0,)))
     )
+    return Estimate(None if instructions is None else int(instructions), seconds, joules)
 
 
-def node_seconds(graph: Graph, device: Device) -> tuple[float | None, ...]:
-    """Estimated time of one run of each node; None where the device has no estimate."""
-    if device.is_host:
-        rate = device.flop_per_second
-        return tuple(None if rate is None else _flop(node) / rate for node in graph.nodes)
-    return tuple(device.seconds(count) for count in device_instructions(graph, device))
+def in_words(estimate: Estimate) -> str:
+    """`about 2,350,000 instructions, 12 ms, 18 mJ`, as far as it is known; empty if nothing is."""
+    parts = []
+    if estimate.instructions is not None:
+        parts.append(f"{rounded(estimate.instructions):,} instructions")
+    if estimate.seconds is not None:
+        parts.append(with_prefix(estimate.seconds, "s"))
+    if estimate.joules is not None:
+        parts.append(with_prefix(estimate.joules, "J"))
+    return f"about {', '.join(parts)}" if parts else ""
 
 
-def node_joules(graph: Graph, device: Device) -> tuple[float | None, ...]:
-    """Estimated energy of one run of each node; None where the device has no estimate."""
-    if device.is_host:
-        rate = device.flop_per_joule
-        return tuple(None if rate is None else _flop(node) / rate for node in graph.nodes)
-    return tuple(device.joules(count) for count in device_instructions(graph, device))
+def rounded(count: int) -> int:
+    """A number of instructions to three figures, which is more than an estimate has."""
+    return int(float(f"{count:.3g}"))
 
 
-def device_instructions(graph: Graph, device: Device) -> tuple[int, ...]:
-    """As `node_instructions`, by the device's own kernel table where it has one."""
-    return node_instructions(graph, device.cpu, device.kernel_table())
+def with_prefix(amount: float, unit: str) -> str:
+    """An amount to two figures with an SI prefix: `12 ms`, `0.34 nJ`, `150 s`."""
+    if amount == 0:
+        return f"0 {unit}"
+    scale, prefix = next(
+        ((scale, prefix) for scale, prefix in _PREFIXES if amount >= 0.995 * scale), _PREFIXES[-1]
+    )
+    digits = amount / scale
+    return f"{float(f'{digits:.2g}'):g} {prefix}{unit}"
+
+
+def quality(device: Device) -> tuple[str, ...]:
+    """How far to trust the estimates of a device, a sentence for each quantity that it has."""
+    sentences = []
+    table = device.kernel_table()
+    if table is not None:
+        error = table.step_error
+        within = "" if error is None else f"; within {error:.0%} on steps that it did not know"
+        sentences.append(f"instructions: fitted on the emulator's counts for {table.cpu}{within}")
+    if device.cycles_per_instruction is not None or device.flop_per_second is not None:
+        sentences.append(f"time: {device.cycles_quality}")
+    if device.joules_per_cycle is not None or device.flop_per_joule is not None:
+        sentences.append(f"energy: {device.joules_source}")
+    return tuple(sentences)
 
 
 def node_instructions(graph: Graph, cpu: Cpu, table: KernelTable | None = None) -> tuple[int, ...]:
@@ -99,6 +159,16 @@ def _last(values: Sequence[Value], index: int) -> int:
     """The last dimension of a value; 1 where there is none."""
     shape = values[index].type.shape if index < len(values) else ()
     return max(shape[-1], 1) if shape else 1
+
+
+def _by_rates(node: Node, device: Device) -> Estimate:
+    flop = _flop(node)
+    per_second, per_joule = device.flop_per_second, device.flop_per_joule
+    return Estimate(
+        None,
+        None if per_second is None else flop / per_second,
+        None if per_joule is None else flop / per_joule,
+    )
 
 
 def _flop(node: Node) -> int:
