@@ -12,13 +12,17 @@ Processors whose instructions cannot be counted have published rates instead:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kilograd.devices import Cost, Cpu, Device
 from kilograd.devices.kernels import Feature, KernelTable, table_of_cpu
 from kilograd.errors import InputError
-from kilograd.ir import Graph, Node, Value
+from kilograd.ir import Graph, Node
+from kilograd.ir.operator import Operator
+from kilograd.ir.types import TensorType
+from kilograd.ops.q_stream import OPERANDS, QStream
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
@@ -116,7 +120,7 @@ def node_instructions(graph: Graph, cpu: Cpu, table: KernelTable | None = None) 
     """Estimated instructions of one run of each node, by the table of the processor or another.
 
     Operators that move nothing take none; those that the table does not know are estimated by its
-    generic kernel.
+    generic kernel, and streams as the sum of their stages.
 
     Raises:
         InputError: there is no table for the processor.
@@ -124,40 +128,60 @@ def node_instructions(graph: Graph, cpu: Cpu, table: KernelTable | None = None) 
     table = table or table_of_cpu(cpu)
     if table is None:
         raise InputError(f'no instructions can be counted for cpu = "{cpu}"')
-    return tuple(_instructions(node, table) for node in graph.nodes)
+    return tuple(
+        round(sum(_instructions(work, table) for work in works(node))) for node in graph.nodes
+    )
 
 
-def features(node: Node) -> dict[Feature, float]:
-    """What the instructions of a node are proportional to; see `kilograd.devices.kernels`."""
-    cost = node.op.cost(*(value.type for value in node.inputs))
-    return {
-        "start": 1.0,
-        "mac": cost.macs,
-        "run_of_input": cost.macs / _last(node.inputs, 0),
-        "run_of_operand": cost.macs / _last(node.inputs, 1),
-        "run_of_output": cost.macs / _last(node.outputs, 0),
-        "read": cost.bytes_read,
-        "write": cost.bytes_written,
-    }
+@dataclass(frozen=True)
+class Work:
+    """A run of a kernel: its name in tables, and what its instructions are proportional to (see
+    `kilograd.devices.kernels`).
+    """
+
+    kernel: str
+    features: Mapping[Feature, float]
 
 
-def kernel_name(node: Node) -> str:
-    """The kernel that runs a node, as tables name it: operator and type of its result."""
-    result = (*node.outputs, *node.inputs)[0]
-    return f"{node.op.name}/{result.type.dtype.text}"
-
-
-def _instructions(node: Node, table: KernelTable) -> int:
+def works(node: Node) -> tuple[Work, ...]:
+    """The kernels that a node runs: none for an alias, its stages for a stream, else one."""
+    types = [value.type for value in node.inputs]
     if node.op.alias:
-        return 0
-    kernel = table.kernels.get(kernel_name(node), table.generic)
-    amounts = features(node)
-    return round(sum(per * amounts[name] for name, per in kernel.instructions.items()))
+        return ()
+    if not isinstance(node.op, QStream):
+        return (_work(node.op, types, [value.type for value in node.outputs]),)
+    images = pairwise(node.op.images(*types))
+    own = [types[first : first + OPERANDS] for first in range(1, len(types), OPERANDS)]
+    return tuple(
+        _work(stage, [x, *operands], [y])
+        for stage, (x, y), operands in zip(node.op.stages, images, own, strict=True)
+    )
 
 
-def _last(values: Sequence[Value], index: int) -> int:
-    """The last dimension of a value; 1 where there is none."""
-    shape = values[index].type.shape if index < len(values) else ()
+def _work(op: Operator, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Work:
+    cost, result = op.cost(*inputs), (*outputs, *inputs)[0]
+    return Work(
+        f"{op.name}/{result.dtype.text}",
+        {
+            "start": 1.0,
+            "mac": cost.macs,
+            "run_of_input": cost.macs / _last(inputs, 0),
+            "run_of_operand": cost.macs / _last(inputs, 1),
+            "run_of_output": cost.macs / _last(outputs, 0),
+            "read": cost.bytes_read,
+            "write": cost.bytes_written,
+        },
+    )
+
+
+def _instructions(work: Work, table: KernelTable) -> float:
+    kernel = table.kernels.get(work.kernel, table.generic)
+    return sum(per * work.features[name] for name, per in kernel.instructions.items())
+
+
+def _last(types: Sequence[TensorType], index: int) -> int:
+    """The last dimension of an operand; 1 where there is none."""
+    shape = types[index].shape if index < len(types) else ()
     return max(shape[-1], 1) if shape else 1
 
 
