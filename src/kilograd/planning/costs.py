@@ -12,6 +12,7 @@ Processors whose instructions cannot be counted have published rates instead:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -64,13 +65,16 @@ def of_instructions(count: int, device: Device) -> Estimate:
 
 
 def total(estimates: Iterable[Estimate]) -> Estimate:
-    """The sum of estimates: of each quantity that is known of all of them."""
-    rows = [(each.instructions, each.seconds, each.joules) for each in estimates]
-    instructions, seconds, joules = (
-        None if None in column else sum(number for number in column if number is not None)
-        for column in (zip(*rows, strict=True) if rows else ((0,), (0.0,), (0.0,)))
+    """The sum of estimates, whatever their order: of each quantity that is known of all of them."""
+    known = tuple(estimates)
+    instructions = [each.instructions for each in known if each.instructions is not None]
+    seconds = [each.seconds for each in known if each.seconds is not None]
+    joules = [each.joules for each in known if each.joules is not None]
+    return Estimate(
+        sum(instructions) if len(instructions) == len(known) else None,
+        math.fsum(seconds) if len(seconds) == len(known) else None,
+        math.fsum(joules) if len(joules) == len(known) else None,
     )
-    return Estimate(None if instructions is None else int(instructions), seconds, joules)
 
 
 def in_words(estimate: Estimate) -> str:

@@ -137,10 +137,11 @@ def _verdict(figures: Figures) -> dict[str, Any]:
     """The sentence at the top: does it fit, and how much is left."""
     limited = [room for room in figures.rooms if room.available_bytes is not None]
     if not limited:
+        place = "this computer" if figures.device == "host" else figures.device
         return {
             "state": "open",
-            "title": "Compiled for this computer",
-            "text": "It has no memory limits. Compile for a device to see whether it fits.",
+            "title": f"Compiled for {place}",
+            "text": "It has no memory limits. Compile for a microcontroller to see whether it fits.",
         }
     broken = [room for room in limited if not room.fits]
     if broken:
