@@ -47,7 +47,8 @@ class Kernel(BaseModel):
 class KernelTable(BaseModel):
     """The kernels of a processor by name; `generic` stands in for operators that are not among
     them. `networks` are those whose nodes were counted, `step_error` the largest relative error of
-    a whole training step of a network that was not, None where none was tried.
+    a whole training step of a network that was not, and `node_error` the largest sum of errors of
+    its nodes as a share of the step; None where none was tried.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class KernelTable(BaseModel):
     cpu: str
     networks: tuple[str, ...]
     step_error: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    node_error: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     kernels: Mapping[str, Kernel]
     generic: Kernel
 
@@ -67,6 +69,7 @@ def table_json(table: KernelTable) -> str:
     return (
         f'{{\n  "cpu": {json.dumps(table.cpu)},\n  "networks": {json.dumps(table.networks)},\n'
         f'  "step_error": {json.dumps(table.step_error)},\n'
+        f'  "node_error": {json.dumps(table.node_error)},\n'
         f'  "generic": {_row(table.generic)},\n  "kernels": {{\n{rows}\n  }}\n}}\n'
     )
 

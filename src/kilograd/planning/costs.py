@@ -110,14 +110,24 @@ def quality(device: Device) -> tuple[str, ...]:
     sentences = []
     table = device.kernel_table()
     if table is not None:
-        error = table.step_error
-        within = "" if error is None else f"; within {error:.0%} on steps that it did not know"
-        sentences.append(f"instructions: fitted on the emulator's counts for {table.cpu}{within}")
+        sentences.append(
+            f"instructions: fitted on the emulator's counts for {table.cpu}{_within(table)}"
+        )
     if device.cycles_per_instruction is not None or device.flop_per_second is not None:
         sentences.append(f"time: {device.cycles_quality}")
     if device.joules_per_cycle is not None or device.flop_per_joule is not None:
         sentences.append(f"energy: {device.joules_source}")
     return tuple(sentences)
+
+
+def _within(table: KernelTable) -> str:
+    """How well a table predicted networks that it was not fitted on."""
+    if table.step_error is None or table.node_error is None:
+        return ""
+    return (
+        f"; up to {table.step_error:.0%} off for a step and {table.node_error:.0%} summed over its "
+        "operators in networks that were held out, more for small shapes"
+    )
 
 
 def node_instructions(graph: Graph, cpu: Cpu, table: KernelTable | None = None) -> tuple[int, ...]:

@@ -141,7 +141,7 @@ def _verdict(figures: Figures) -> dict[str, Any]:
         return {
             "state": "open",
             "title": f"Compiled for {place}",
-            "text": "It has no memory limits. Compile for a microcontroller to see whether it fits.",
+            "text": "It has no memory limits. Compile for a microcontroller to see if it fits.",
         }
     broken = [room for room in limited if not room.fits]
     if broken:
