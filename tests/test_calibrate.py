@@ -20,7 +20,7 @@ from kilograd.devices.kernels import read_table, table_of_cpu
 from kilograd.errors import InputError
 from kilograd.planning.costs import works
 
-STEP = 0.10
+STEP = 0.12
 """How far predicted instructions of a step may be from counted ones, as a share of them."""
 
 NODES = 0.20

@@ -25,6 +25,8 @@ def draw(count: int, instructions: Callable[[dict[str, float]], float], seed: in
             "start": 1.0,
             "mac": macs,
             **{name: macs / c for name, c in zip(FEATURES[2:5], channels, strict=True)},
+            "line_of_input": float(random.integers(1, 1000)),
+            "line_of_output": float(random.integers(1, 1000)),
             "read": float(random.integers(10, 10_000)),
             "write": float(random.integers(10, 10_000)),
         }

@@ -7,6 +7,8 @@
     run_of_input      multiply-accumulates / last dimension of the first operand: how often an inner
                       loop over it starts; run_of_operand, run_of_output: likewise for the second
                       operand and the result
+    line_of_input     size of the first operand / its last dimension but one: the lines of an image
+                      in each channel; line_of_output: likewise for the result
     read, write       bytes read and written
 
 `kilograd calibrate` writes such a table; `kilograd.planning.costs` applies it.
@@ -26,7 +28,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kilograd.errors import InputError
 
 Feature = Literal[
-    "start", "mac", "run_of_input", "run_of_operand", "run_of_output", "read", "write"
+    "start",
+    "mac",
+    "run_of_input",
+    "run_of_operand",
+    "run_of_output",
+    "line_of_input",
+    "line_of_output",
+    "read",
+    "write",
 ]
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)

@@ -182,6 +182,8 @@ def _work(op: Operator, inputs: Sequence[TensorType], outputs: Sequence[TensorTy
             "run_of_input": cost.macs / _last(inputs, 0),
             "run_of_operand": cost.macs / _last(inputs, 1),
             "run_of_output": cost.macs / _last(outputs, 0),
+            "line_of_input": _lines(inputs),
+            "line_of_output": _lines(outputs),
             "read": cost.bytes_read,
             "write": cost.bytes_written,
         },
@@ -191,6 +193,13 @@ def _work(op: Operator, inputs: Sequence[TensorType], outputs: Sequence[TensorTy
 def _instructions(work: Work, table: KernelTable) -> float:
     kernel = table.kernels.get(work.kernel, table.generic)
     return sum(per * work.features[name] for name, per in kernel.instructions.items())
+
+
+def _lines(types: Sequence[TensorType]) -> float:
+    """The size of the first operand over its last dimension but one, where it has one."""
+    if not types:
+        return 0.0
+    return types[0].size / max(types[0].shape[-2] if len(types[0].shape) > 1 else 1, 1)
 
 
 def _last(types: Sequence[TensorType], index: int) -> int:

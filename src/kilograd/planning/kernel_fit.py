@@ -1,7 +1,7 @@
 """Fits kernel tables on counted instructions: non-negative least squares on relative errors.
 
 A coefficient below zero would promise that more work takes fewer instructions, so none is. With
-seven features the best non-negative fit is found by trying every set of features: a fit whose
+nine features the best non-negative fit is found by trying every set of features: a fit whose
 coefficients are all positive on the set that it uses is the optimum for that set (Lawson and
 Hanson, Solving Least Squares Problems, 1974, chapter 23).
 """
