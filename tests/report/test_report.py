@@ -15,7 +15,7 @@ from tests.report.programs import full_mlp, sample, short_runs, sparse_lenet
 import kilograd as kg
 from kilograd import zoo
 from kilograd.execution.session import History
-from kilograd.planning.costs import Estimate, in_words, total, with_prefix
+from kilograd.planning.costs import Estimate, in_words, rounded, total, with_prefix
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -122,7 +122,8 @@ def test_estimates_are_those_of_summary_and_manifest(make):
         assert f"Estimate: {sentence}." in text
     for layer in told.layers:
         own = total(told.steps[i].estimate for nodes in layer.nodes.values() for i in nodes)
-        row = f"{own.instructions:,} {with_prefix(own.seconds, 's')} {with_prefix(own.joules, 'J')}"
+        times = f"{with_prefix(own.seconds, 's')} {with_prefix(own.joules, 'J')}"
+        row = f"{rounded(own.instructions):,} {times}"
         assert row in text, layer.name
         explained = program.explain("layer", layer.name).layers[0]
         assert explained.estimate == own and in_words(own) in str(explained)

@@ -220,6 +220,13 @@ def _amounts(estimate: Estimate) -> list[str]:
     return [text for text in known if text]
 
 
+def _number(instructions: int | None, unit: str) -> int | None:
+    """Counted instructions as they are, estimated ones without figures that mean nothing."""
+    if instructions is None or unit == charts.INSTRUCTIONS:
+        return instructions
+    return rounded(instructions)
+
+
 def _estimates(figures: Figures) -> list[str]:
     """How far to trust what is estimated."""
     counted = charts.unit_of_work(figures) == charts.INSTRUCTIONS
@@ -261,7 +268,7 @@ def _layer(figures: Figures, layer: LayerFacts) -> dict[str, Any]:
         "type": layer.type,
         "forward_macs": layer.macs[Phase.FORWARD],
         "backward_macs": sum(layer.macs.values()) - layer.macs[Phase.FORWARD],
-        "instructions": estimate.instructions,
+        "instructions": _number(estimate.instructions, unit),
         "time": "" if estimate.seconds is None else with_prefix(estimate.seconds, "s"),
         "energy": "" if estimate.joules is None else with_prefix(estimate.joules, "J"),
         "share": work / max(whole, 1),
