@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
 from kilograd.ir import Graph, Value
-from kilograd.ops.page import PageIn, PageOut, Paging
-from kilograd.planning.costs import device_instructions
+from kilograd.ops.page import Paging
 from kilograd.planning.lifetimes import ALIGNMENT_BYTES, lifetimes
 from kilograd.planning.paging.fit import Planned
-from kilograd.planning.paging.price import Mover, checksum_instructions, node_prices
+from kilograd.planning.paging.price import Mover, checksum_instructions, step_estimates
 from kilograd.planning.paging.tasks import Kind, Task
 
 
@@ -404,21 +403,10 @@ def _replayed(planned: Planned, until: int) -> tuple[set[int], set[int], int]:
 
 def prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Price, ...]:
     """The price of each node; what the device has no estimate of is None."""
-    counts = None if device.is_host else device_instructions(graph, device)
-    kept_pages = set(graph.updates.values())  # read back, once written
-    result = []
-    for index, (node, cost) in enumerate(
-        zip(graph.nodes, node_prices(graph, device, storage), strict=True)
-    ):
-        if isinstance(node.op, Paging):
-            sizes = sum(value.type.bytes for value in node.outputs)
-            loaded = not isinstance(node.op, PageIn | PageOut)
-            kept = node.outputs[0] in kept_pages
-            count = checksum_instructions(device, sizes) * (1 + kept + loaded)
-        else:
-            count = counts[index] if counts else 0
-        result.append(_known(device, cost, count))
-    return tuple(result)
+    return tuple(
+        Price(each.seconds, each.joules, each.instructions)
+        for each in step_estimates(graph, device, storage)
+    )
 
 
 def _known(device: Device, cost: Cost, instructions: int) -> Price:
