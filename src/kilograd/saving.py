@@ -1,4 +1,4 @@
-"""Writes a project to disk as a directory or an archive: all of it or nothing."""
+"""Writes to disk, all of it or nothing: a file, or a project as a directory or an archive."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ _ARCHIVES = (".zip", ".pack")
 # The oldest time that a zip can hold: the archive depends on the files alone.
 _TIME = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE = 0o100644
+
+
+def write_file(path: Path, content: bytes, what: str) -> None:
+    """Write a file, replacing one that is there. Interrupted, it leaves what there was before.
+
+    Raises InputError where `what` (in the user's words) cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".kilograd-") as new:
+            part = Path(new) / path.name
+            part.write_bytes(content)
+            part.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {what} to {path}: {error}") from error
 
 
 def save_project(

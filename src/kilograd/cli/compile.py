@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kilograd.cli.app import Json, app
+from kilograd.cli.app import Json, app, busy
 from kilograd.cli.run import Run, on_network
 from kilograd.errors import InputError
 
@@ -41,7 +41,8 @@ def compile(
             raise InputError("name where the C project goes: --output DIR, or output in the file")
         output = run.folder / run.settings.output
     program = run.compile()
-    program.save(output, layout=layout or run.settings.layout, force=force)
+    with busy("writing the C project"):
+        program.save(output, layout=layout or run.settings.layout, force=force)
     if as_json:
         print(program.manifest(), end="")
     else:

@@ -25,6 +25,7 @@ from kilograd.cli import runfile
 from kilograd.cli.app import busy
 from kilograd.cli.models import Model, resolve
 from kilograd.cli.runfile import RunFile
+from kilograd.compiler import watched
 from kilograd.data import Reading, Samples, Wanted
 from kilograd.data import load as load_samples
 from kilograd.errors import InputError
@@ -57,6 +58,8 @@ class Run:
     def compile(self) -> Program:
         """The compiled program. Raises every UserError that `kilograd.compile` raises."""
         settings = self.settings
+        with busy("reading the model"):
+            model = self.model
         update = [settings.update] if isinstance(settings.update, str) else settings.update
         device: str | Path = settings.device
         if settings.device.endswith(".toml"):
@@ -67,16 +70,18 @@ class Run:
             "loss": settings.loss,
             "optimizer": runfile.build(kilograd.SGD, "optimizer", settings.optimizer),
             "budget": runfile.build(kilograd.Budget, "budget", settings.budget),
-            "name": settings.name or self.model.name,
+            "name": settings.name or model.name,
         }
-        for key in ("precision", "head", "ranges", "headroom", "gradients", "classes"):
+        for key in ("precision", "head", "ranges", "headroom", "gradients"):
             if getattr(settings, key) is not None:
                 keywords[key] = getattr(settings, key)
-        with busy("compiling"):
-            if settings.calibration is not None:
+        if settings.classes is not None:
+            keywords["classes"] = runfile.classes(settings.classes)
+        if settings.calibration is not None:
+            with busy(f"reading {settings.calibration}"):
                 keywords["calibration"] = self._calibration(settings.calibration)
-            program = kilograd.compile(self.model.source, self.model.example_input, **keywords)
-        return program
+        with busy("compiling") as say, watched(say):
+            return kilograd.compile(model.source, model.example_input, **keywords)
 
     def samples(self, path: Path | None, program: Program, which: str) -> Samples:
         """The samples of a file or folder, for the network. Raises InputError where they are not.
@@ -128,6 +133,18 @@ def _options() -> dict[str, Any]:
         "device": _flag(str, "A device name, or a device file. Default: host.", "--device"),
         "precision": _flag(str, "float32 or int8. Default: float32.", "--precision"),
         "calibration": _flag(str, "Samples that int8 takes its ranges from.", "--calibration"),
+        "head": _flag(str, "Of int8: the last layer, float32 or int8. Default: float32.", "--head"),
+        "ranges": _flag(str, "Of int8: min_max, percentile or mse. Default: min_max.", "--ranges"),
+        "headroom": _flag(
+            float, "Of int8: how much longer than needed ranges are. Default: 1.", "--headroom"
+        ),
+        "gradients": _flag(str, "Of int8: float32 or int8. Default: float32.", "--gradients"),
+        "classes": _flag(
+            str,
+            "Another number of classes for a fresh last layer, as in 12; or what each class starts "
+            "as, as in 0,3,new.",
+            "--classes",
+        ),
         "update": _flag(
             list[str],
             "What to train; several are applied in order: all, last:2, biases:20, 'fc.*=full', "
@@ -146,12 +163,23 @@ def _options() -> dict[str, Any]:
         "atomic": _flag(
             bool, "A failed step changes nothing. Default: atomic.", "--atomic/--no-atomic"
         ),
+        "rounding": _flag(
+            str,
+            "Of steps of int8 weights: stochastic, residual or nearest. Default: stochastic.",
+            "--rounding",
+        ),
+        "rounding_seed": _flag(int, "Starts stochastic rounding. Default: 0.", "--rounding-seed"),
+        "qas": _flag(
+            bool, "Scale steps of int8 weights to their ranges. Default: qas.", "--qas/--no-qas"
+        ),
         "sram": _flag(str, "Limit below the device's, such as 256KB.", "--sram"),
         "flash": _flag(str, "Limit below the device's, such as 1MB.", "--flash"),
         "name": _flag(str, "Prefix of the C functions. Default: the model's.", "--name"),
         "input_shape": _flag(
             str, "As in 1,3,32,32, where the model does not say it.", "--input-shape"
         ),
+        "mean": _flag(str, "Taken off samples; one for each channel as in 0.5,0.4,0.4.", "--mean"),
+        "std": _flag(str, "What samples are divided by, after that; as --mean.", "--std"),
         "resize": _flag(bool, "Scale pictures of another size.", "--resize/--no-resize"),
         "target": _flag(str, "Column of a CSV that holds the target.", "--target"),
     }
@@ -192,15 +220,21 @@ def make_run(*, model: str | None, config: Path | None, **flags: Any) -> Run:
     folder = Path() if config is None else config.parent
     if model is not None:
         content["model"] = _absolute(model) if Path(model).suffix else model
-    for key in ("lr", "momentum", "weight_decay", "accumulate", "atomic"):
+    _put(content, "optimizer", "seed", flags.pop("rounding_seed"))
+    for key in ("lr", "momentum", "weight_decay", "accumulate", "atomic", "rounding", "qas"):
         _put(content, "optimizer", key, flags.pop(key))
     for key in ("sram", "flash"):
         _put(content, "budget", key, flags.pop(key))
     for key in ("resize", "target"):
         _put(content, "data", key, flags.pop(key))
+    for key in ("mean", "std"):
+        text = flags.pop(key)
+        _put(content, "data", key, None if text is None else _numbers(f"--{key}", text))
     shape = flags.pop("input_shape")
     if shape is not None:
         content["input_shape"] = parse_shape(shape)
+    if flags["classes"] is not None:
+        flags["classes"] = parse_classes(flags["classes"])
     if flags["calibration"] is not None:
         flags["calibration"] = _absolute(flags["calibration"])
     if flags["device"] is not None and flags["device"].endswith(".toml"):
@@ -216,6 +250,28 @@ def _put(content: dict[str, Any], section: str, key: str, value: Any) -> None:
 
 def _absolute(path: str) -> str:
     return str(Path(path).absolute())
+
+
+def parse_classes(text: str) -> int | list[int | str]:
+    """`12`, or `0,3,new` as the list of a run file; raises InputError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() or part == runfile.FRESH for part in parts):
+        raise InputError(
+            f"--classes {text!r}: write how many, as in 12, or what each class starts as, as in "
+            f"0,3,{runfile.FRESH}"
+        )
+    rows = [int(part) if part.isdecimal() else part for part in parts]
+    return int(text) if len(rows) == 1 and text.strip().isdecimal() else rows
+
+
+def _numbers(flag: str, text: str) -> float | list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"{flag} {text!r}: write a number, or one for each channel, as in 0.5,0.4,0.4"
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def parse_shape(text: str) -> list[int]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from kilograd.planning.layers import LayerFacts
 from kilograd.report import charts
 from kilograd.report.palette import DARK_PAGE, KINDS, LIGHT_PAGE, PHASES, USES
 from kilograd.report.runtime import chart_runtime, require_charts
+from kilograd.saving import write_file
 
 if TYPE_CHECKING:
     from kilograd.program import Program
@@ -51,13 +50,9 @@ def write(
     text = render(program, runs=runs, sample=sample)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=".kilograd-")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(scratch).chmod(0o644)
-        os.replace(scratch, target)
     except OSError as error:
         raise InputError(f"cannot write the report to {path}: {error}") from error
+    write_file(target, text.encode(), "the report")
     return target
 
 
