@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shlex
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from kilograd import devices
 from kilograd.codegen.names import tensor_names
 from kilograd.ir.origin import Part
+from kilograd.options import SGD, Budget
 from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
 from kilograd.planning.layers import (
     LayerFacts,
@@ -178,26 +180,17 @@ def _quantization(program: Program) -> tuple[str, ...]:
 
 
 def command(program: Program) -> str:
-    """What compiles the program again: a shell command where the model is a file and the command
-    line has all the options, else the call in Python.
+    """What compiles the program again: a shell command where model and device are a file and a
+    name, else the call in Python. Calibration data only the user has; `calibration` is its place.
     """
     update, optimizer, name = unparse(program.update), program.optimizer, program.name
-    limits = program.budget.sram, program.budget.flash
     path, device = Path(program.model), program.device
     known = device.name in devices.names() and devices.load(device.name) == device
-    plain = program.quantized is None and program.classes is None
-    if path.suffix in (".onnx", ".pt2") and limits == (None, None) and known and plain:
+    if path.suffix in (".onnx", ".pt2") and known:
         words = ["kilograd", "compile", program.model, "--device", device.name]
         for text in update:
             words += ["--update", text]
-        words += ["--loss", program.loss.value]
-        for flag, value in (
-            ("momentum", optimizer.momentum),
-            ("weight-decay", optimizer.weight_decay),
-        ):
-            words += [f"--{flag}", repr(value)] if value else []
-        words += ["--accumulate", str(optimizer.accumulate)] if optimizer.accumulate > 1 else []
-        words += [] if optimizer.atomic else ["--no-atomic"]
+        words += ["--loss", program.loss.value, *_sgd_flags(optimizer), *_option_flags(program)]
         return shlex.join([*words, "--name", name, "--output", name])
     shape = list(program.ports.inputs[0].shape)
     model = repr(program.model) if path.suffix in (".onnx", ".pt2") else "model"
@@ -216,6 +209,34 @@ def command(program: Program) -> str:
         ")",
     ]
     return "\n".join(lines)
+
+
+def _sgd_flags(optimizer: SGD) -> list[str]:
+    """The flags of what differs from `SGD()`; lr always."""
+    words, default = ["--lr", repr(optimizer.lr)], SGD()
+    for field in dataclasses.fields(SGD):
+        value, flag = getattr(optimizer, field.name), field.name.replace("_", "-")
+        if field.name == "lr" or value == getattr(default, field.name):
+            continue
+        flag = "rounding-seed" if flag == "seed" else flag
+        words += ["--no-" + flag] if value is False else ["--" + flag, str(value)]
+    return words
+
+
+def _option_flags(program: Program) -> list[str]:
+    """Budget, classes and precision as flags."""
+    words = []
+    for field in dataclasses.fields(Budget):
+        limit = getattr(program.budget, field.name)
+        words += [] if limit is None else ["--" + field.name.replace("_", "-"), str(limit)]
+    if program.classes is not None:
+        rows = [program.classes] if isinstance(program.classes, int) else program.classes
+        words += ["--classes", ",".join("new" if row is None else str(row) for row in rows)]
+    if program.quantized is not None:
+        words += ["--precision", "int8", "--calibration", "calibration.npz"]
+        for setting, value in program.quantized.settings.items():
+            words += ["--" + setting, str(value)]
+    return words
 
 
 def _precision_lines(program: Program) -> list[str]:

@@ -34,13 +34,20 @@ device = {device}
 # "float32", or "int8" with samples to take the ranges from.
 precision = "float32"
 # calibration = "calibration.npz"
-# head = "float32" # or "int8": the last layer
+# head = "float32"      # or "int8": the last layer
+# ranges = "min_max"    # or "percentile", "mse"
+# headroom = 1.0        # 2.0 lets an int8 weight double, at the price of one bit
+# gradients = "float32" # or "int8", for processors without FPU
 
 # What to train: "all", or a list applied in order, of "last:2", "biases", "biases:20",
 # "PATTERN=full", "PATTERN=bias", "PATTERN=none", "PATTERN=channels:0.25".
 update = ["all"]
 # The parameters, of {count:,} numbers in all:
 {parameters}
+
+# A fresh last layer for so many classes; or for each class the old one it starts as, or "new".
+# classes = 12
+# classes = [0, 3, "new"]
 
 # "cross_entropy", "mse", "autoencoder" or "bce_with_logits"
 loss = "cross_entropy"
