@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
 
@@ -97,3 +99,35 @@ def test_nothing_is_written_when_it_does_not_fit(tmp_path: Path, monkeypatch):
     with pytest.raises(kg.InfeasibleError):
         kg.compile(model, example, device="cortex-m7-256k", budget=kg.Budget(sram="4KB"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_learned_is_counted_without_the_sources(monkeypatch):
+    """The tables of a large network take a minute to write; its size has to be told before."""
+    model, example = zoo.create("mlp")
+    expected = kg.compile(model, example, optimizer=kg.SGD(momentum=0.5))
+    size = int(
+        re.search(r"#define MLP_STATE_BYTES (\d+)", expected.sources.files["mlp.h"]).group(1)
+    )
+
+    def refuse(*arguments, **keywords):
+        raise AssertionError("the sources were written")
+
+    monkeypatch.setattr(project, "emit", refuse)
+    program = kg.compile(model, example, optimizer=kg.SGD(momentum=0.5))
+    assert program.memory.state_bytes == program.state_bytes == size
+    assert f"{size:,} B" in program.summary()
+    with pytest.raises(kg.InfeasibleError, match=f"learned state {size:,}"):
+        kg.compile(model, example, optimizer=kg.SGD(momentum=0.5), budget=kg.Budget(sram=size))
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_gradients_are_values_of_the_step(precision):
+    model, example = zoo.create("lenet")
+    data = np.random.default_rng(0).random((4, *example.shape[1:]), np.float32)
+    calibration = {"precision": "int8", "calibration": data} if precision == "int8" else {}
+    program = kg.compile(model, example, **calibration)
+    values = set(program.train.graph.values())
+    assert set(program.gradients) <= set(program.train.graph.state)
+    assert set(program.gradients.values()) <= values
+    whole = len(program.gradients) == len(program.train.graph.state)
+    assert whole == (precision == "float32"), "int8 steps make no gradient of a weight"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -18,7 +18,7 @@ from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
 from kilograd.devices import Device
 from kilograd.errors import InputError
-from kilograd.ir import DType, Graph, verify
+from kilograd.ir import DType, Graph, Value, verify
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.allocate import allocate
 from kilograd.planning.order import order
@@ -135,7 +135,7 @@ def compile(
         optimizer=optimizer,
         ports=ports,
         forward=forward,
-        gradients=graphs.gradients,
+        gradients=_present(graphs.gradients, train),
         predict=schedules[0],
         train=schedules[1],
         budget=budget or Budget(),
@@ -147,6 +147,12 @@ def compile(
     )
     stage("fit", program.check_fit)
     return program
+
+
+def _present(gradients: Mapping[Value, Value], train: Graph) -> dict[Value, Value]:
+    """The gradients that are values of the final training step; fused steps have none."""
+    values = set(train.values())
+    return {state: gradient for state, gradient in gradients.items() if gradient in values}
 
 
 def _fused(predict: Graph, train: Graph) -> tuple[Graph, Graph]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kilograd import devices
 from kilograd.codegen.names import tensor_names
+from kilograd.codegen.project import checkpoint_id
 from kilograd.ir.origin import Part
 from kilograd.options import SGD, Budget
 from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
@@ -260,7 +261,7 @@ def _identity(program: Program) -> Identity:
         structure.update(f"{node.op} {types}\n".encode())
     for tensor in graph.constants.values():
         weights.update(tensor.array.tobytes())
-    return Identity(structure.hexdigest(), weights.hexdigest(), program.sources.checkpoint_id)
+    return Identity(structure.hexdigest(), weights.hexdigest(), checkpoint_id(program.train))
 
 
 def _rooms(program: Program) -> tuple[Room, ...]:

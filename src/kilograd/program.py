@@ -79,6 +79,8 @@ class Program:
     ports: Ports
     forward: Graph
     gradients: Mapping[Value, Value]
+    """For a trained tensor of `train.graph.state` its gradient, where that is a value of the step;
+    an operator that computes gradient and step in one has none."""
     predict: Schedule
     train: Schedule
     budget: Budget = field(default_factory=Budget)
@@ -103,6 +105,11 @@ class Program:
         return max(self.predict.arena_bytes, self.train.arena_bytes, 4)
 
     @cached_property
+    def state_bytes(self) -> int:
+        """What is learned, and what the optimiser keeps, in bytes of SRAM."""
+        return project.state_bytes(self.predict, self.train)
+
+    @cached_property
     def sources(self) -> Sources:
         """The C project as text."""
         return project.emit(self.name, self.predict, self.train, self.arena_bytes)
@@ -116,7 +123,7 @@ class Program:
     def memory(self) -> Memory:
         """Bytes, measured on the linked image where the device is a microcontroller."""
         bound = max(self.predict.lifetimes.peak_bytes, self.train.lifetimes.peak_bytes)
-        arena, state = self.arena_bytes, self.sources.state_bytes
+        arena, state = self.arena_bytes, self.state_bytes
         if self.device.is_host:
             return Memory(arena, state, 0, 0, 0, bound)
         image = self.image
@@ -152,7 +159,7 @@ class Program:
             memory = self.device.memory_map()
             sram = memory.sram_bytes if sram is None else min(sram, memory.sram_bytes)
             flash = memory.flash_bytes if flash is None else min(flash, memory.flash_bytes)
-        static = self.arena_bytes + self.sources.state_bytes
+        static = self.arena_bytes + self.state_bytes
         if sram is not None and static > sram:
             raise InfeasibleError(self._too_large("SRAM", static, sram, "before stack"))
         if sram is not None and self.memory.sram_bytes > sram:
@@ -170,7 +177,7 @@ class Program:
         )
         if memory == "SRAM":
             text += (
-                f" (arena {self.arena_bytes:,}, learned state {self.sources.state_bytes:,}).\n"
+                f" (arena {self.arena_bytes:,}, learned state {self.state_bytes:,}).\n"
                 f"The peak of the arena is made by:\n{describe_peak(self.train)}\n"
                 f"The learned state is made by:\n{describe_state(self.train.graph)}\n"
                 "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a "

@@ -37,14 +37,12 @@ _ELEMENTS_PER_LINE = 8
 class Sources:
     """The network's C files as text by relative path, and what their callers need to know.
 
-    `checkpoint_id` identifies network and state layout; `state_bytes` is the size of the state
-    structure.
+    `checkpoint_id` identifies network and state layout.
     """
 
     name: str
     files: Mapping[str, str]
     checkpoint_id: int
-    state_bytes: int
     has_target: bool
 
 
@@ -71,14 +69,13 @@ def emit(
         "predict": writer.body(predict, _arguments(predict.graph)),
         "train": writer.body(train, _arguments(train.graph), marker),
     }
-    state_bytes = sum(-(-value.type.bytes // 4) * 4 for value in state)
     target = TrainingInputs.of(train.graph).target
     headers = sorted({*writer.headers, "base.h", "checkpoint.h", "shape.h"})
     context = {
         "name": name,
         "upper": name.upper(),
         "arena_bytes": arena_bytes,
-        "state_bytes": state_bytes,
+        "state_bytes": state_bytes(predict, train),
         "input": predict.graph.inputs[0],
         "input_scale": _scale_text(predict.graph.inputs[0]),
         "input_offset": predict.offsets[predict.graph.inputs[0].name],
@@ -97,8 +94,8 @@ def emit(
         ],
         "headers": headers,
     }
-    checkpoint_id = _checkpoint_id(train)
-    context["checkpoint_id"] = f"0x{checkpoint_id:08x}u"
+    identity = checkpoint_id(train)
+    context["checkpoint_id"] = f"0x{identity:08x}u"
     files = {
         f"{name}.h": wrap(_TEMPLATES.get_template("network.h.j2").render(context)),
         f"{name}.c": wrap(_TEMPLATES.get_template("network.c.j2").render(context)),
@@ -106,7 +103,13 @@ def emit(
     }
     for header in _closure(headers):
         files[f"kilograd/{header}"] = (RUNTIME / header).read_text()
-    return Sources(name, files, checkpoint_id, state_bytes, target is not None)
+    return Sources(name, files, identity, target is not None)
+
+
+def state_bytes(predict: Schedule, train: Schedule) -> int:
+    """Bytes of the state structure."""
+    state = _merge(schedule.graph.state for schedule in (predict, train))
+    return sum(-(-value.type.bytes // 4) * 4 for value in state)
 
 
 def harness(sources: Sources) -> str:
@@ -242,7 +245,7 @@ def _closure(headers: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
-def _checkpoint_id(train: Schedule) -> int:
+def checkpoint_id(train: Schedule) -> int:
     """32 bits that change with the network, its frozen weights and the layout of its state."""
     graph = train.graph
     digest = hashlib.sha256()
