@@ -15,7 +15,7 @@ from kilograd.codegen.names import tensor_names
 from kilograd.codegen.project import checkpoint_id
 from kilograd.ir.origin import Part
 from kilograd.options import SGD, Budget
-from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
+from kilograd.planning.facts import BufferFacts, Gap, Kind, Phase, buffer_facts, phases
 from kilograd.planning.layers import (
     LayerFacts,
     ParameterFacts,
@@ -120,6 +120,8 @@ class Figures:
     precision: str
     quantization: tuple[str, ...]
     notes: tuple[str, ...]
+    gaps: tuple[Gap, ...] = ()
+    """Tensors that leave the arena during the step, and come back."""
 
     @property
     def fits(self) -> bool:

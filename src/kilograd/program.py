@@ -27,6 +27,7 @@ from kilograd.figures import Figures, figures
 from kilograd.ir import Builder, Graph, Value
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.explain import describe_peak, describe_state
+from kilograd.planning.front import FrontPoint
 from kilograd.planning.schedule import Schedule
 from kilograd.saving import MANIFEST, save_project
 from kilograd.summary import summary
@@ -210,6 +211,7 @@ class Program:
         *,
         runs: Sequence[History] | Mapping[str, History] = (),
         sample: tuple[ArrayLike, ArrayLike | None] | None = None,
+        fronts: Mapping[str, Sequence[FrontPoint]] | None = None,
     ) -> Path:
         """Write one HTML file with the figures, the memory map, layers and curves of runs.
 
@@ -218,6 +220,7 @@ class Program:
             runs: what `Session.fit` returned, by name or in a list.
             sample: x and y of one training step that is run on the emulated device to count the
                 instructions of every operator; without it, work is told in multiply-accumulates.
+            fronts: choices that this program is one of, by what chose among them.
 
         Raises InputError where the libraries of `kilograd[report]` are missing, or the file cannot
         be written.
@@ -225,7 +228,7 @@ class Program:
         # Charts are an extra: only reports need them.
         from kilograd.report import write
 
-        return write(self, path, runs=runs, sample=sample)
+        return write(self, path, runs=runs, sample=sample, fronts=fronts)
 
     def save(self, directory: str | Path, *, layout: str = "plain", force: bool = False) -> Path:
         """Write the C project in a layout of `codegen.layouts`, all of it or nothing.

@@ -62,6 +62,24 @@ class BufferFacts:
         return self.lifetime.name
 
 
+class Absence(Enum):
+    """Why a tensor is not in the arena between two of its uses; the value is what reports say."""
+
+    PAGED = "paged out"
+    RECOMPUTED = "dropped, and computed again"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A tensor that leaves the arena and comes back: `before` and `after` are the names of the
+    buffers that hold it, and it is absent from the end of the one to the start of the other.
+    """
+
+    before: str
+    after: str
+    absence: Absence
+
+
 def phases(graph: Graph) -> tuple[Phase, ...]:
     """What each node does in its function."""
     steps = set(graph.updates.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,12 @@ from kilograd.execution.session import History
 from kilograd.figures import Figures
 from kilograd.planning.explain import PeakExplanation, explain_peak
 from kilograd.planning.facts import Kind, Phase
+from kilograd.planning.front import FrontPoint, efficient, measure_of
 from kilograd.planning.layers import LayerFacts
 from kilograd.report import charts
-from kilograd.report.palette import DARK_PAGE, KINDS, LIGHT_PAGE, PHASES, USES
+from kilograd.report.fronts import quantity
+from kilograd.report.gaps import gap_dashes
+from kilograd.report.palette import DARK_PAGE, FRONT, KINDS, LIGHT_PAGE, PHASES, USES
 from kilograd.report.runtime import chart_runtime, require_charts
 from kilograd.saving import write_file
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 Runs = Sequence[History] | Mapping[str, History]
 Sample = tuple[ArrayLike, ArrayLike | None]
+Fronts = Mapping[str, Sequence[FrontPoint]]
 
 _FOLDER = Path(__file__).parent
 _TEMPLATES = jinja2.Environment(
@@ -43,11 +48,16 @@ _TEMPLATES.filters["percent"] = lambda share: f"{share:.1%}" if share < 0.1 else
 
 
 def write(
-    program: Program, path: str | Path, *, runs: Runs = (), sample: Sample | None = None
+    program: Program,
+    path: str | Path,
+    *,
+    runs: Runs = (),
+    sample: Sample | None = None,
+    fronts: Fronts | None = None,
 ) -> Path:
     """Write the report, whole or not at all; see `Program.report`."""
     target = Path(path)
-    text = render(program, runs=runs, sample=sample)
+    text = render(program, runs=runs, sample=sample, fronts=fronts)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,7 +66,13 @@ def write(
     return target
 
 
-def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -> str:
+def render(
+    program: Program,
+    *,
+    runs: Runs = (),
+    sample: Sample | None = None,
+    fronts: Fronts | None = None,
+) -> str:
     """The HTML of the report; the same text for the same arguments."""
     require_charts()
     named = _named(runs)
@@ -78,6 +94,11 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         specs["validation"] = charts.accuracies(named)
     elif any(history.validation_losses for history in named.values()):
         specs["validation"] = charts.validation_losses(named)
+    choices = [_front(name, points) for name, points in (fronts or {}).items()]
+    room = figures.rooms[0].available_bytes
+    for choice, points in zip(choices, (fronts or {}).values(), strict=True):
+        specs[choice["id"]] = charts.front(points, room)
+    absent = {gap.absence.value for gap in figures.gaps}
     context = {
         "figures": figures,
         "model": Path(figures.model).name,
@@ -88,6 +109,8 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
             "kinds": [(k.value, KINDS[k]) for k in Kind if k in {f.kind for f in figures.buffers}],
             "phases": [(p.value, PHASES[p]) for p in Phase],
             "runs": charts.run_marks(list(named)),
+            "gaps": {name: dash for name, dash in gap_dashes().items() if name in absent},
+            "front": FRONT,
         },
         "kind_colors": {kind.value: color for kind, color in KINDS.items()}
         | {"free": USES["free"]},
@@ -95,6 +118,7 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         "layers": _layers(figures),
         "counted": sample is not None,
         "runs": [_run(name, history) for name, history in named.items()],
+        "fronts": choices,
         "time": _time(program, figures),
         "charts": {name: _script_json(spec) for name, spec in specs.items()},
         "style": _style(),
@@ -275,6 +299,33 @@ def _run(name: str, history: History) -> dict[str, Any]:
         "validation_loss": f"{run_losses[-1]:.4f}" if run_losses else "",
         "accuracy": f"{accuracies[-1]:.1%}" if accuracies else "",
         "best": f"{max(accuracies):.1%}" if accuracies else "",
+    }
+
+
+def _front(name: str, points: Sequence[FrontPoint]) -> dict[str, Any]:
+    """The choices of a front for the page, those that no other beats; by SRAM."""
+    on_front = efficient(points, measure_of(points))
+    rows = [
+        {
+            "label": point.label,
+            "sram": point.sram_bytes,
+            "time": quantity(point.seconds, "s"),
+            "energy": quantity(point.joules, "J"),
+            "gain": "" if point.gain is None else f"{point.gain:.4g}",
+            "chosen": point.chosen,
+        }
+        for point, best in zip(points, on_front, strict=True)
+        if best or point.chosen
+    ]
+    rows.sort(key=lambda row: (row["sram"], row["label"]))
+    columns = [key for key in ("time", "energy", "gain") if any(row[key] for row in rows)]
+    identity = "front-" + re.sub(r"\W+", "-", name).strip("-").lower()
+    return {
+        "id": identity,
+        "name": name,
+        "rows": rows,
+        "columns": columns,
+        "beaten": len(points) - len(rows),
     }
 
 
