@@ -1,21 +1,20 @@
-"""Draws the pictures of the README: the demo's terminal, and the arena during a training step.
+"""Draws the demo: a recording of its terminal, and the arena during a training step.
 
     python docs/make_pictures.py            writes docs/demo.svg and docs/memory.svg
 
-Needs what `make demo` needs. The figures in the pictures are those of the run that drew them.
+Needs what `make demo` needs. Figures and times in the pictures are those of the run that drew them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from rich.console import Console
+from recording import Recorder
 
 from kilograd import Program, demo
 from kilograd.planning.lifetimes import Lifetime
@@ -35,10 +34,11 @@ INK, PALE, EDGE = "#1f2328", "#8c959f", "#ffffff"
 
 def main() -> None:
     """Run the demo and draw both pictures."""
-    console = Console(record=True, width=108, file=io.StringIO(), force_terminal=True)
+    console = Recorder(width=108)
+    console.print("$ kilograd demo")
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
         program = demo.run(Path("build/demo"), "cortex-m7-256k", console)
-    picture = console.export_svg(title="make demo", unique_id="demo")
+    picture = console.picture(title="kilograd demo", name="demo")
     (DOCS / "demo.svg").write_text(picture, encoding="utf-8")
     (DOCS / "memory.svg").write_text(memory_map(program), encoding="utf-8")
 
