@@ -218,8 +218,9 @@ class Program:
         Args:
             path: where it goes; an existing file is replaced.
             runs: what `Session.fit` returned, by name or in a list.
-            sample: x and y of one training step that is run on the emulated device to count the
-                instructions of every operator; without it, work is told in multiply-accumulates.
+            sample: x and y of one training step, as of `Session.train_step`, that is run on the
+                emulated device to count the instructions of every operator; without it, work is
+                told in multiply-accumulates.
             fronts: choices that this program is one of, by what chose among them.
 
         Raises InputError where the libraries of `kilograd[report]` are missing, or the file cannot
