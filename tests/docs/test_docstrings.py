@@ -16,7 +16,6 @@ import pytest
 import kilograd
 from kilograd.execution import session
 
-
 COMPILERS_OWN = {"entries", "normalise", "unparse"}
 """Functions of `kilograd.update` that the compiler calls, and users need not."""
 
