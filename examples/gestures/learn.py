@@ -59,9 +59,10 @@ def main() -> None:
     board.train_step(x[0], y[0], lr=0.0)
     step, stack = board.instructions or 0, board.stack_bytes or 0
 
-    curve = " ".join(f"{accuracy:.0%}" for accuracy in history.validation_accuracies)
+    curve = " ".join(f"{100 * accuracy:.0f}" for accuracy in history.validation_accuracies)
     print(f"{len(history.losses):,} steps on the emulated board in {seconds:.0f} s")
-    print(f"  {len(test[1])} other recordings: {before:.1%} before, then {curve}")
+    print(f"  {len(test[1])} other recordings: {before:.0%} before learning")
+    print(f"  after each epoch, %: {curve}")
     print(f"  a step: {step:,} instructions, {stack:,} bytes of stack")
     library = program.save(arguments.output / "motions.zip", layout="arduino", force=True)
     report = program.report(arguments.output / "report.html", runs={"from scratch": history})
