@@ -185,6 +185,12 @@ def test_the_report_draws_curves_of_training(folder: Path):
     assert code == 0, err
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert 'id="losses"' in page and 'data-chart="validation"' in page
+    assert 'data-chart="confusion-0"' in page
+    whole = json.loads((folder / "curve.json").read_text())
+    assert sum(map(sum, whole["confusion"])) == sum(map(sum, whole["before"]["confusion"])) == 8
+    (folder / "skewed.json").write_text(json.dumps({**whole, "confusion": [[1, 2]]}))
+    code, _, err = run(folder, "report", MODEL, "-o", "x.html", "--curve", "skewed.json")
+    assert code == 2 and "skewed.json: confusion has to be a square" in err
     (folder / "half.json").write_text('{"losses": [1.0]}')
     code, _, err = run(folder, "report", MODEL, "-o", "x.html", "--curve", "half.json")
     assert code == 2 and "half.json is no curve" in err and not (folder / "x.html").exists()

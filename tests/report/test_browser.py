@@ -36,7 +36,7 @@ FLAGS = [
 ]
 CHARTS = [
     "memory-map", "memory-uses", "timeline", "layer-work", "losses", "validation",
-    "front-energy-of-the-plan", "front-search-for-a-scheme",
+    "front-energy-of-the-plan", "front-search-for-a-scheme", "confusion-0", "confusion-1",
 ]  # fmt: skip
 
 

@@ -65,7 +65,12 @@ def _history(path: Path) -> History:
         raise InputError(
             f"{path} is no curve that kilograd train wrote: it needs the lists {', '.join(_CURVES)}"
         )
-    return History(*curves)
+    confusion = content.get("confusion", [])
+    rows: list[Any] = confusion if isinstance(confusion, list) else [None]
+    if not all(_is_curve(row) and len(row) == len(rows) for row in rows):
+        raise InputError(f"{path}: confusion has to be a square of counts")
+    losses, validation_losses, accuracies = curves
+    return History(losses, validation_losses, accuracies, rows)
 
 
 def _is_curve(value: object) -> bool:

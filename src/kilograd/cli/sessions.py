@@ -46,11 +46,13 @@ def start(program: Program, place: str) -> Session:
 
 
 def judge(session: Session, samples: Samples) -> dict[str, Any]:
-    """Loss and, for classes, accuracy."""
+    """Loss and, for classes, accuracy and confusion."""
     found = session.evaluate(samples.x, samples.y, progress=True)
     result: dict[str, Any] = {"loss": found.loss}
     if found.accuracy is not None:
         result["accuracy"] = found.accuracy
+    if found.confusion is not None:
+        result["confusion"] = found.confusion
     return result
 
 

@@ -79,6 +79,7 @@ def train(
         "losses": history.losses,
         "validation_losses": history.validation_losses,
         "validation_accuracies": history.validation_accuracies,
+        "confusion": history.confusion,
         "instructions_per_step": instructions,
     }
     _write(session, state, curve, report)

@@ -14,6 +14,8 @@ from kilograd.figures import Figures, Step
 from kilograd.ir import Graph
 from kilograd.planning.explain import kept_for
 from kilograd.planning.facts import BufferFacts, Kind, Phase
+from kilograd.report.confusion import MOST_CLASSES as MOST_CLASSES
+from kilograd.report.confusion import confusion as confusion
 from kilograd.report.drawing import FONT as _FONT
 from kilograd.report.drawing import Spec, byte_ticks
 from kilograd.report.drawing import altair_module as _altair

@@ -94,6 +94,13 @@ def render(
         specs["validation"] = charts.accuracies(named)
     elif any(history.validation_losses for history in named.values()):
         specs["validation"] = charts.validation_losses(named)
+    confused = {
+        f"confusion-{index}": name
+        for index, (name, history) in enumerate(named.items())
+        if 0 < len(history.confusion) <= charts.MOST_CLASSES
+    }
+    for chart, name in confused.items():
+        specs[chart] = charts.confusion(named[name].confusion)
     choices = [_front(name, points) for name, points in (fronts or {}).items()]
     room = figures.rooms[0].available_bytes
     for choice, points in zip(choices, (fronts or {}).values(), strict=True):
@@ -119,6 +126,7 @@ def render(
         "counted": sample is not None,
         "runs": [_run(name, history) for name, history in named.items()],
         "fronts": choices,
+        "confused": confused,
         "time": _time(program, figures),
         "charts": {name: _script_json(spec) for name, spec in specs.items()},
         "style": _style(),
