@@ -118,6 +118,20 @@ class Run:
         return Reading(data.mean, data.std, data.resize, data.target)
 
 
+_PANELS = {
+    flag: panel
+    for panel, flags in {
+        "Int8": ("--precision", "--calibration", "--head", "--ranges", "--headroom", "--gradients",
+                 "--rounding", "--rounding-seed", "--qas"),
+        "Training": ("--update", "--loss", "--lr", "--momentum", "--weight-decay", "--accumulate",
+                     "--atomic"),
+        "Samples": ("--mean", "--std", "--resize", "--target"),
+    }.items()
+    for flag in flags
+}  # fmt: skip
+"""Under which heading the help has a flag; the others are of the network and its device."""
+
+
 def _options() -> dict[str, Any]:
     """Parameter name to annotation, in the order of the help; every default is None."""
     return {
@@ -133,12 +147,16 @@ def _options() -> dict[str, Any]:
         "device": _flag(str, "A device name, or a device file. Default: host.", "--device"),
         "precision": _flag(str, "float32 or int8. Default: float32.", "--precision"),
         "calibration": _flag(str, "Samples that int8 takes its ranges from.", "--calibration"),
-        "head": _flag(str, "Of int8: the last layer, float32 or int8. Default: float32.", "--head"),
-        "ranges": _flag(str, "Of int8: min_max, percentile or mse. Default: min_max.", "--ranges"),
-        "headroom": _flag(
-            float, "Of int8: how much longer than needed ranges are. Default: 1.", "--headroom"
+        "head": _flag(str, "The last layer: float32 or int8. Default: float32.", "--head"),
+        "ranges": _flag(
+            str, "How ranges are chosen: min_max, percentile or mse. Default: min_max.", "--ranges"
         ),
-        "gradients": _flag(str, "Of int8: float32 or int8. Default: float32.", "--gradients"),
+        "headroom": _flag(
+            float, "How much longer than needed ranges are. Default: 1.", "--headroom"
+        ),
+        "gradients": _flag(
+            str, "Gradients of int8 layers: float32 or int8. Default: float32.", "--gradients"
+        ),
         "classes": _flag(
             str,
             "Another number of classes for a fresh last layer, as in 12; or what each class starts "
@@ -165,12 +183,12 @@ def _options() -> dict[str, Any]:
         ),
         "rounding": _flag(
             str,
-            "Of steps of int8 weights: stochastic, residual or nearest. Default: stochastic.",
+            "Of steps of weights: stochastic, residual or nearest. Default: stochastic.",
             "--rounding",
         ),
         "rounding_seed": _flag(int, "Starts stochastic rounding. Default: 0.", "--rounding-seed"),
         "qas": _flag(
-            bool, "Scale steps of int8 weights to their ranges. Default: qas.", "--qas/--no-qas"
+            bool, "Scale steps of weights to their ranges. Default: qas.", "--qas/--no-qas"
         ),
         "sram": _flag(str, "Limit below the device's, such as 256KB.", "--sram"),
         "flash": _flag(str, "Limit below the device's, such as 1MB.", "--flash"),
@@ -186,7 +204,8 @@ def _options() -> dict[str, Any]:
 
 
 def _flag(kind: Any, text: str, *names: str) -> Any:
-    option = typer.Option(*names, help=text, show_default=False, rich_help_panel="Network")
+    panel = _PANELS.get(names[0].partition("/")[0], "Network")
+    option = typer.Option(*names, help=text, show_default=False, rich_help_panel=panel)
     return Annotated[kind | None, option]
 
 
