@@ -35,7 +35,7 @@ class ExitCode(IntEnum):
     UNSUPPORTED = 4
     """The model uses what kilograd cannot compile."""
     INTERRUPTED = 130
-    """Ctrl-C: nothing was written."""
+    """Ctrl-C: nothing is half-written."""
 
 
 app = typer.Typer(
