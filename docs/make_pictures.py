@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from recording import Recorder
 
 from kilograd import Program, demo
+from kilograd.compiler import watched
+from kilograd.execution import session
 from kilograd.planning.lifetimes import Lifetime
 from kilograd.planning.schedule import Schedule
 
@@ -36,11 +41,47 @@ def main() -> None:
     """Run the demo and draw both pictures."""
     console = Recorder(width=108)
     console.print("$ kilograd demo")
-    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
-        program = demo.run(Path("build/demo"), "cortex-m7-256k", console)
+    busy, bar = console_busy(console), console_bar(console)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        contextlib.chdir(scratch),
+        patch.object(session, "_progress", bar),
+    ):
+        program = demo.run(Path("build/demo"), "cortex-m7-256k", console, busy=busy)
     picture = console.picture(title="kilograd demo", name="demo")
     (DOCS / "demo.svg").write_text(picture, encoding="utf-8")
     (DOCS / "memory.svg").write_text(memory_map(program), encoding="utf-8")
+
+
+def console_busy(console: Recorder) -> Callable[[str], AbstractContextManager[None]]:
+    """What the command line shows while it compiles, as status lines of the recording."""
+
+    @contextlib.contextmanager
+    def busy(what: str) -> Iterator[None]:
+        console.status_line(f"⠸ {what}")
+        with watched(lambda stage: console.status_line(f"⠸ {what}: {stage}")):
+            yield
+
+    return busy
+
+
+def console_bar(console: Recorder) -> Callable[[bool, int], AbstractContextManager[Any]]:
+    """The bar of a session, as status lines of the recording."""
+
+    @contextlib.contextmanager
+    def progress(show: bool, total: int) -> Iterator[Callable[[str], None]]:
+        done = 0
+
+        def advance(text: str) -> None:
+            nonlocal done
+            done += 1
+            bar = "━" * round(40 * done / total)
+            if show:
+                console.status_line(f"{bar:<40} {done}/{total} {text}")
+
+        yield advance
+
+    return progress
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ def pictures(root: Path, size: tuple[int, int] = (4, 2)) -> Path:
 
 def test_pictures_in_both_layouts(tmp_path: Path):
     root = pictures(tmp_path / "animals")
-    found = load(root, RGB)
+    seen: list[str] = []
+    found = load(root, RGB, watch=seen.append)
+    assert seen == [f"{i + 1} of {len(found.x)} pictures" for i in range(len(found.x))]
     assert found.x.shape == (4, 3, 2, 4) and found.y.tolist() == [0, 0, 1, 1]
     assert found.classes == ("cat", "dog")
     pixels = np.asarray(Image.open(root / "cat/0.png"), np.float32) / 255

@@ -38,6 +38,24 @@ def test_lines_appear_when_they_were_printed(monkeypatch: pytest.MonkeyPatch):
     assert "prefers-reduced-motion" in picture
 
 
+def test_a_status_stands_until_the_next_line(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([0.0, 1.0, 2.0, 2.1, 5.0, 6.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    console = Recorder(width=60)
+    console.print("first")
+    for text in ("9 %", "10 %", "80 %"):  # the first is gone too soon to be read
+        console.status_line(text)
+    console.print("last")
+    picture, whole = console.picture("a run", "t"), 6.0 + HOLD_SECONDS
+    assert ">9&#160;%" not in picture
+    for text, start, end in (("10&#160;%", 2, 5), ("80&#160;%", 5, 6)):
+        place = re.search(rf'class="t-r1 t-s(\d+)" x="0" y="44.4">{text}<', picture)
+        assert place, text
+        rule = re.search(rf"t-s{place[1]} {{ 0%, ([\d.]+)% .*? 0 }} [\d.]+%, ([\d.]+)%", picture)
+        assert rule and float(rule[1]) == pytest.approx(100 * start / whole, abs=0.01)
+        assert float(rule[2]) == pytest.approx(100 * end / whole, abs=0.01)
+
+
 def test_the_picture_of_the_readme_loads_nothing():
     picture = (DOCS / "demo.svg").read_text(encoding="utf-8")
     assert "url(http" not in picture and "@font-face" not in picture

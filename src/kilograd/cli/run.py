@@ -78,8 +78,8 @@ class Run:
         if settings.classes is not None:
             keywords["classes"] = runfile.classes(settings.classes)
         if settings.calibration is not None:
-            with busy(f"reading {settings.calibration}"):
-                keywords["calibration"] = self._calibration(settings.calibration)
+            with busy(f"reading {settings.calibration}") as say:
+                keywords["calibration"] = self._calibration(settings.calibration, say)
         with busy("compiling") as say, watched(say):
             return kilograd.compile(model.source, model.example_input, **keywords)
 
@@ -100,17 +100,17 @@ class Run:
             output_shape=program.ports.outputs[0].shape[1:],
             loss=program.loss,
         )
-        with busy(f"reading {path}"):
-            return load_samples(path, wanted, self._reading)
+        with busy(f"reading {path}") as say:
+            return load_samples(path, wanted, self._reading, watch=say)
 
-    def _calibration(self, path: str) -> np.ndarray:
+    def _calibration(self, path: str, say: Callable[[str], None]) -> np.ndarray:
         example = self.model.example_input
         if example is None:
             shape = load_model(self.model.source).graph.inputs[0].type.shape
         else:
             shape = tuple(example.shape)
         wanted = Wanted(input_shape=tuple(shape[1:]), output_shape=(), loss=None)
-        return load_samples(self.folder / path, wanted, self._reading).x
+        return load_samples(self.folder / path, wanted, self._reading, watch=say).x
 
     @property
     def _reading(self) -> Reading:
