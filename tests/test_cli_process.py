@@ -297,6 +297,10 @@ def test_completion_of_each_shell(shell: str, folder: Path):
         ("kilograd ev", {"evaluate"}),
         ("kilograd explain w", {"weight"}),
         ("kilograd compile --he", {"--head", "--headroom", "--help"}),
+        ("kilograd compile --device cortex-m7-2", {"cortex-m7-256k"}),
+        ("kilograd train --on e", {"emulator"}),
+        ("kilograd compile --layout p", {"plain", "platformio"}),
+        ("kilograd report --ranges m", {"min_max", "mse"}),
     ],
 )
 def test_completion_knows_commands_and_flags(words: str, expected: set[str], folder: Path):

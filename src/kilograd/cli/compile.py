@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from kilograd.cli.app import Json, app, busy
-from kilograd.cli.run import Run, on_network
+from kilograd.cli.run import Run, completion, on_network
+from kilograd.codegen import layouts
 from kilograd.errors import InputError
 
 
@@ -27,6 +28,7 @@ def compile(
         typer.Option(
             help="plain, arduino, platformio, esp-idf, zephyr or cmsis-pack. Default: plain.",
             show_default=False,
+            autocompletion=completion(lambda: layouts.LAYOUTS),
         ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an earlier project.")] = False,

@@ -10,7 +10,7 @@ gives the command all options that describe a run, and calls it with what they a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 import typer
 
 import kilograd
-from kilograd import Program
+from kilograd import Loss, Program, devices
 from kilograd.cli import runfile
 from kilograd.cli.app import busy
 from kilograd.cli.models import Model, resolve
@@ -30,6 +30,8 @@ from kilograd.data import Reading, Samples, Wanted
 from kilograd.data import load as load_samples
 from kilograd.errors import InputError
 from kilograd.frontend import load as load_model
+from kilograd.options import ROUNDINGS
+from kilograd.transforms.quantize import RANGES
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,18 @@ _PANELS = {
 }  # fmt: skip
 """Under which heading the help has a flag; the others are of the network and its device."""
 
+_FORMATS = ("float32", "int8")
+_CHOICES: dict[str, Callable[[], Iterable[str]]] = {
+    "--device": devices.names,
+    "--precision": lambda: _FORMATS,
+    "--head": lambda: _FORMATS,
+    "--gradients": lambda: _FORMATS,
+    "--ranges": lambda: RANGES,
+    "--rounding": lambda: ROUNDINGS,
+    "--loss": lambda: (loss.value for loss in Loss),
+}
+"""What the Tab key offers for the value of a flag."""
+
 
 def _options() -> dict[str, Any]:
     """Parameter name to annotation, in the order of the help; every default is None."""
@@ -204,9 +218,24 @@ def _options() -> dict[str, Any]:
 
 
 def _flag(kind: Any, text: str, *names: str) -> Any:
-    panel = _PANELS.get(names[0].partition("/")[0], "Network")
-    option = typer.Option(*names, help=text, show_default=False, rich_help_panel=panel)
+    first = names[0].partition("/")[0]
+    option = typer.Option(
+        *names,
+        help=text,
+        show_default=False,
+        rich_help_panel=_PANELS.get(first, "Network"),
+        autocompletion=completion(_CHOICES[first]) if first in _CHOICES else None,
+    )
     return Annotated[kind | None, option]
+
+
+def completion(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What the Tab key offers for a value: those of the choices that begin like it."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices() if choice.startswith(incomplete)]
+
+    return complete
 
 
 def on_network(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,7 +9,7 @@ import typer
 
 from kilograd import Program
 from kilograd.cli.app import busy
-from kilograd.cli.run import Run
+from kilograd.cli.run import Run, completion
 from kilograd.data import Samples
 from kilograd.errors import InputError
 from kilograd.execution.session import Session
@@ -25,7 +25,13 @@ Data = Annotated[
     ),
 ]
 Place = Annotated[
-    str | None, typer.Option("--on", help="host or emulator. Default: host.", show_default=False)
+    str | None,
+    typer.Option(
+        "--on",
+        help="host or emulator. Default: host.",
+        show_default=False,
+        autocompletion=completion(lambda: PLACES),
+    ),
 ]
 
 
