@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from itertools import pairwise
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,14 @@ from real_data import (
     percent,
     table,
 )
-from torch import Tensor, nn
+from torch import nn
 
 import kilograd as kg
 from kilograd.execution.session import Session
 from kilograd.program import Program
-from kilograd.zoo.model import ZooModel
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "gestures"))
+from motions import MotionNet, fresh, read_archive
 
 RATES = (0.003, 0.01, 0.03, 0.1)
 EPOCHS = 20
@@ -45,44 +48,8 @@ HELD_OUT = 10
 COMPARED_STEPS, QUICK_STEPS = 20, 3
 
 
-class MotionNet(ZooModel):
-    """Three strided convolutions over time: [N, 6, 100] -> [N, 4]."""
-
-    def __init__(self, widths: tuple[int, ...] = (6, 12, 16, 24)) -> None:
-        super().__init__()
-        self.input_shape = (6, 100)
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            layers += [nn.Conv1d(inputs, outputs, 5, stride=2, padding=2), nn.ReLU()]
-        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten())
-        self.classifier = nn.Linear(widths[-1], 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.classifier(self.features(x))
-        return y
-
-
-def fresh(seed: int) -> MotionNet:
-    """He et al. 2015, the first weights of a network with ReLU and without batch norm."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = MotionNet()
-        for module in model.modules():
-            if isinstance(module, nn.Conv1d) and module.bias is not None:
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-    return model.eval()
-
-
 def recordings() -> tuple[Split, Split]:
-    """Training and test recordings, axes scaled by those for training."""
-    with np.load(data_file("gestures/basic_motions.npz")) as file:
-        mean, deviation = file["x_train"].mean(axis=(0, 1)), file["x_train"].std(axis=(0, 1))
-        sides = []
-        for side in ("train", "test"):
-            x = ((file[f"x_{side}"] - mean) / deviation).transpose(0, 2, 1)
-            sides.append((x.astype(np.float32), file[f"y_{side}"].astype(np.int64)))
-    return sides[0], sides[1]
+    return read_archive(data_file("gestures/basic_motions.npz"))
 
 
 def halves(train: Split, seed: int) -> tuple[Split, Split]:

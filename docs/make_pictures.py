@@ -1,23 +1,27 @@
-"""Draws the pictures of the README: the demo's terminal, and the arena during a training step.
+"""Draws the demo: a recording of its terminal, and the arena during a training step.
 
     python docs/make_pictures.py            writes docs/demo.svg and docs/memory.svg
 
-Needs what `make demo` needs. The figures in the pictures are those of the run that drew them.
+Needs what `make demo` needs. Figures and times in the pictures are those of the run that drew them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
-from rich.console import Console
+from recording import Recorder
 
 from kilograd import Program, demo
+from kilograd.compiler import watched
+from kilograd.execution import session
 from kilograd.planning.lifetimes import Lifetime
 from kilograd.planning.schedule import Schedule
 
@@ -35,12 +39,49 @@ INK, PALE, EDGE = "#1f2328", "#8c959f", "#ffffff"
 
 def main() -> None:
     """Run the demo and draw both pictures."""
-    console = Console(record=True, width=108, file=io.StringIO(), force_terminal=True)
-    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
-        program = demo.run(Path("build/demo"), "cortex-m7-256k", console)
-    picture = console.export_svg(title="make demo", unique_id="demo")
+    console = Recorder(width=108)
+    console.print("$ kilograd demo")
+    busy, bar = console_busy(console), console_bar(console)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        contextlib.chdir(scratch),
+        patch.object(session, "_progress", bar),
+    ):
+        program = demo.run(Path("build/demo"), "cortex-m7-256k", console, busy=busy)
+    picture = console.picture(title="kilograd demo", name="demo")
     (DOCS / "demo.svg").write_text(picture, encoding="utf-8")
     (DOCS / "memory.svg").write_text(memory_map(program), encoding="utf-8")
+
+
+def console_busy(console: Recorder) -> Callable[[str], AbstractContextManager[None]]:
+    """What the command line shows while it compiles, as status lines of the recording."""
+
+    @contextlib.contextmanager
+    def busy(what: str) -> Iterator[None]:
+        console.status_line(f"⠸ {what}")
+        with watched(lambda stage: console.status_line(f"⠸ {what}: {stage}")):
+            yield
+
+    return busy
+
+
+def console_bar(console: Recorder) -> Callable[[bool, int], AbstractContextManager[Any]]:
+    """The bar of a session, as status lines of the recording."""
+
+    @contextlib.contextmanager
+    def progress(show: bool, total: int) -> Iterator[Callable[[str], None]]:
+        done = 0
+
+        def advance(text: str) -> None:
+            nonlocal done
+            done += 1
+            bar = "━" * round(40 * done / total)
+            if show:
+                console.status_line(f"{bar:<40} {done}/{total} {text}")
+
+        yield advance
+
+    return progress
 
 
 @dataclass(frozen=True)

@@ -505,7 +505,7 @@ def test_a_bar_on_a_terminal(folder: Path):
         seen += part
     assert running.stdout is not None
     assert json.loads(running.stdout.read())["epochs"] == 3
-    assert running.wait() == 0 and b"compiling" in seen and b"epoch" in seen
+    assert running.wait() == 0 and b"compiling: fit" in seen and b"epoch" in seen
 
 
 def test_shell_completion(folder: Path):

@@ -92,7 +92,9 @@ def pictures(root: Path, size: tuple[int, int] = (4, 2)) -> Path:
 
 def test_pictures_in_both_layouts(tmp_path: Path):
     root = pictures(tmp_path / "animals")
-    found = load(root, RGB)
+    seen: list[str] = []
+    found = load(root, RGB, watch=seen.append)
+    assert seen == [f"{i + 1} of {len(found.x)} pictures" for i in range(len(found.x))]
     assert found.x.shape == (4, 3, 2, 4) and found.y.tolist() == [0, 0, 1, 1]
     assert found.classes == ("cat", "dog")
     pixels = np.asarray(Image.open(root / "cat/0.png"), np.float32) / 255
@@ -233,6 +235,17 @@ def test_evaluate_is_loss_and_accuracy():
         assert found.loss == session.loss(x, y)
         classes = program.loss is kg.Loss.CROSS_ENTROPY
         assert found.accuracy == (session.accuracy(x, y) if classes else None)
+        assert (found.confusion is not None) == classes
+        if found.confusion is not None:
+            counts = np.array(found.confusion)
+            winners = np.argmax(session.predict(x), axis=1)
+            assert counts.sum() == np.size(y) and counts.trace() / np.size(y) == found.accuracy
+            np.testing.assert_array_equal(
+                counts.sum(1), np.bincount(np.ravel(y), minlength=len(counts))
+            )
+            np.testing.assert_array_equal(
+                counts.sum(0), np.bincount(winners.ravel(), minlength=len(counts))
+            )
         one = session.evaluate(x[0], None if y is None else y[:1])
         assert one.loss == session.loss(x[:1], None if y is None else y[:1])
         with pytest.raises(kg.InputError, match="no samples"):

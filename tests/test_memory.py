@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
 
@@ -13,6 +15,7 @@ from kilograd.codegen import project
 from kilograd.execution.build import SESSION_FUNCTIONS, write_files
 from kilograd.execution.toolchain import toolchain
 from tests.agreement.networks import BIG_M7
+from tests.planning.planned import planned
 
 CASES = [
     ("mlp", kg.update.all(), "cortex-m7-256k"),
@@ -87,8 +90,9 @@ def test_a_program_runs_in_exactly_the_memory_it_asks_for():
     for _ in range(3):
         assert board.train_step(example, 1) == host.train_step(example, 1)
     smaller = tight.model_copy(update={"sram_bytes": needed - 8})
+    unplanned = kg.Planning(recompute=False, page=False)
     with pytest.raises(kg.InfeasibleError, match="more than"):
-        kg.compile(model, example, device=smaller)
+        kg.compile(model, example, device=smaller, planning=unplanned)
 
 
 def test_nothing_is_written_when_it_does_not_fit(tmp_path: Path, monkeypatch):
@@ -97,3 +101,53 @@ def test_nothing_is_written_when_it_does_not_fit(tmp_path: Path, monkeypatch):
     with pytest.raises(kg.InfeasibleError):
         kg.compile(model, example, device="cortex-m7-256k", budget=kg.Budget(sram="4KB"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_learned_is_counted_without_the_sources(monkeypatch):
+    """The tables of a large network take a minute to write; its size has to be told before."""
+    model, example = zoo.create("mlp")
+    expected = kg.compile(model, example, optimizer=kg.SGD(momentum=0.5))
+    size = int(
+        re.search(r"#define MLP_STATE_BYTES (\d+)", expected.sources.files["mlp.h"]).group(1)
+    )
+
+    def refuse(*arguments, **keywords):
+        raise AssertionError("the sources were written")
+
+    monkeypatch.setattr(project, "emit", refuse)
+    program = kg.compile(model, example, optimizer=kg.SGD(momentum=0.5))
+    assert program.memory.state_bytes == program.state_bytes == size
+    assert f"{size:,} B" in program.summary()
+    with pytest.raises(kg.InfeasibleError, match=f"learned state {size:,}"):
+        kg.compile(
+            model, example, optimizer=kg.SGD(momentum=0.5), budget=kg.Budget(sram=size),
+            planning=kg.Planning(recompute=False, page=False),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_gradients_are_values_of_the_step(precision):
+    model, example = zoo.create("lenet")
+    data = np.random.default_rng(0).random((4, *example.shape[1:]), np.float32)
+    calibration = {"precision": "int8", "calibration": data} if precision == "int8" else {}
+    program = kg.compile(model, example, **calibration)
+    values = set(program.train.graph.values())
+    assert set(program.gradients) <= set(program.train.graph.state)
+    assert set(program.gradients.values()) <= values
+    whole = len(program.gradients) == len(program.train.graph.state)
+    assert whole == (precision == "float32"), "int8 steps make no gradient of a weight"
+
+
+@pytest.mark.parametrize(("network", "share"), [("conv", 0.55), ("dense", 0.93)])
+def test_a_planned_step_has_its_gradients_and_its_state(network, share):
+    """What a plan moves, and weights in storage, are not what the image has in SRAM."""
+    program = planned(network, share, storage="qspi")
+    train = program.train.graph
+    assert set(program.gradients) <= set(train.state)
+    assert program.gradients and set(program.gradients.values()) <= set(train.values())
+    header = program.sources.files[f"{program.name}.h"]
+    size = int(re.search(rf"#define {program.name.upper()}_STATE_BYTES (\d+)", header).group(1))
+    assert program.state_bytes == size == program.interface.state_bytes
+    kept = sum(v.type.bytes for v in train.state if v not in train.stored)
+    assert size >= kept and bool(train.stored) == bool(program.storage.image_bytes)
+    assert program.figures.identity.checkpoint_id == program.sources.checkpoint_id

@@ -6,6 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +44,8 @@ from kilograd.transforms.shifts import calibrate_shifts
 from kilograd.update import All, Spec, SpecLike, normalise
 
 T = TypeVar("T")
+Watch = Callable[[str], None]
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 def compile(
@@ -143,7 +147,7 @@ class Prepared:
         forms = []
         for graphs in dict.fromkeys((_narrowed(*self.ordered), self.ordered)):
             predict, train = allocate(graphs)
-            forms.append(replace(self.program, predict=predict, train=train))
+            forms.append(self.program.scheduled(predict, train))
         return tuple(forms)
 
     def graphs(self, update: Spec, optimizer: SGD) -> TrainingGraphs:
@@ -203,6 +207,7 @@ def prepare(
 ) -> Prepared:
     """Everything of `compile` up to the question whether the program fits; arguments as there."""
     _check_precision(precision, calibration, gradients)
+    _check_int8_only(precision, head=head, ranges=ranges, headroom=headroom)
     for value, kinds in (
         (optimizer, SGD),
         (budget, Budget),
@@ -249,7 +254,7 @@ def prepare(
         optimizer=optimizer,
         ports=ports,
         forward=forward,
-        gradients=graphs.gradients,
+        gradients=TrainingGraphs.present(graphs.gradients, schedules[1].graph),
         predict=schedules[0],
         train=schedules[1],
         budget=budget or Budget(),
@@ -330,6 +335,14 @@ def _check_precision(precision: str, calibration: Any, gradients: str) -> None:
         raise InputError("calibration is for precision='int8'; float32 takes none")
 
 
+def _check_int8_only(precision: str, **given: object) -> None:
+    """Refuse what has no meaning in float32, rather than ignore it."""
+    defaults: dict[str, object] = {"head": "float32", "ranges": "min_max", "headroom": 1.0}
+    for name, value in given.items():
+        if precision == "float32" and value != defaults[name]:
+            raise InputError(f"{name}={value!r} is for precision='int8'; float32 takes none")
+
+
 def _title(model: Any) -> str:
     """What the user gave: the path of a file, or the name of a class."""
     return str(model) if isinstance(model, str | Path) else type(model).__qualname__
@@ -345,12 +358,25 @@ def _nothing_to_train(graph: Graph) -> str:
     )
 
 
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Within it, `watch` gets the name of every stage that starts in this thread."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
 def stage(name: str, run: Callable[[], T]) -> T:
     """Run a stage, verify the graphs it makes, and log or dump them as the environment asks.
 
     KILOGRAD_DEBUG=1 prints name, seconds and node counts to stderr; KILOGRAD_DUMP=dir writes each
     artefact as text into that directory. Neither changes the result.
     """
+    watch = _watch.get()
+    if watch is not None:
+        watch(name)
     start = time.perf_counter()
     artefact = run()
     graphs = list(_graphs(artefact))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,20 @@ class Samples:
     classes: tuple[str, ...] = ()
 
 
-def load(path: str | Path, wanted: Wanted, reading: Reading | None = None) -> Samples:
-    """Read samples. Raises InputError where they are not what the network takes."""
+def load(
+    path: str | Path,
+    wanted: Wanted,
+    reading: Reading | None = None,
+    *,
+    watch: Callable[[str], None] | None = None,
+) -> Samples:
+    """Read samples. Raises InputError where they are not what the network takes.
+
+    `watch` gets how far it has come, in words, where that takes long.
+    """
     path, reading = Path(path), reading or Reading()
     if path.is_dir():
-        found = _load_pictures(path, wanted, reading)
+        found = _load_pictures(path, wanted, reading, watch)
     elif not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
     elif path.suffix.lower() == ".npz":
@@ -254,7 +263,9 @@ def _is_number(text: str) -> bool:
 # Pictures ----------------------------------------------------------------------------------------
 
 
-def _load_pictures(path: Path, wanted: Wanted, reading: Reading) -> Samples:
+def _load_pictures(
+    path: Path, wanted: Wanted, reading: Reading, watch: Callable[[str], None] | None
+) -> Samples:
     channels, height, width, channels_first = _picture_shape(path, wanted.input_shape)
     folders = sorted(child for child in path.iterdir() if child.is_dir())
     if wanted.has_classes and math.prod(wanted.output_shape[1:]) != 1:
@@ -273,7 +284,11 @@ def _load_pictures(path: Path, wanted: Wanted, reading: Reading) -> Samples:
     ]
     if not files:
         raise InputError(f"{path} holds no pictures ({', '.join(_PICTURES)})")
-    pictures = [_picture(file, channels, height, width, reading.resize) for _, file in files]
+    pictures = []
+    for index, (_, file) in enumerate(files):
+        if watch is not None:
+            watch(f"{index + 1} of {len(files)} pictures")
+        pictures.append(_picture(file, channels, height, width, reading.resize))
     x = np.stack(pictures)
     if channels_first:
         x = x.transpose(0, 3, 1, 2)

@@ -5,6 +5,8 @@ microcontroller.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,34 +22,42 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def run(
-    output: Path, device: str, console: Console | None = None, *, precision: str = "int8"
+    output: Path,
+    device: str,
+    console: Console | None = None,
+    *,
+    precision: str = "int8",
+    busy: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> kilograd.Program:
     """Compile, judge, learn on the emulated device, judge again; write the C project to
     `output`, what happens to `console`, and return the program.
 
     int8 is calibrated on the upright pictures that the network was trained on: when it is compiled,
-    nobody knows how the camera will hang.
+    nobody knows how the camera will hang. `busy` is entered, with words for it, for what takes
+    longer than a second.
     """
     console = console or Console()
     devices.load(device).memory_map()  # refuses a device that cannot be emulated, before the work
     data = demo_data.load()
     start = time.perf_counter()
-    program = kilograd.compile(
-        demo_data.model_path(),
-        device=device,
-        update=update.all(),
-        loss="cross_entropy",
-        optimizer=kilograd.SGD(lr=LEARNING_RATE),
-        precision=precision,
-        calibration=(data.pretrain_x, data.pretrain_y) if precision == "int8" else None,
-    )
-    program.save(output, force=True)
+    with busy("compiling"):
+        program = kilograd.compile(
+            demo_data.model_path(),
+            device=device,
+            update=update.all(),
+            loss="cross_entropy",
+            optimizer=kilograd.SGD(lr=LEARNING_RATE),
+            precision=precision,
+            calibration=(data.pretrain_x, data.pretrain_y) if precision == "int8" else None,
+        )
+        program.save(output, force=True)
     console.print(program.summary(), highlight=False)
     console.print(
         f"\ncompiled in {time.perf_counter() - start:.1f} s; the C project is in {output}\n"
     )
 
-    board = program.on_emulator()
+    with busy("building for the emulator"):
+        board = program.on_emulator()
     upright = board.accuracy(data.upright_test_x, data.test_y)
     before = board.accuracy(data.test_x, data.test_y)
     predict_instructions = board.instructions

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from kilograd import devices
 from kilograd.codegen.names import tensor_names
+from kilograd.codegen.project import checkpoint_id
 from kilograd.ir import Graph
 from kilograd.ir.origin import Part
-from kilograd.options import Planning
+from kilograd.ops.page import Paging
+from kilograd.options import SGD, Budget, Planning
 from kilograd.planning.costs import (
     Estimate,
     of_instructions,
@@ -23,7 +25,7 @@ from kilograd.planning.costs import (
     total,
 )
 from kilograd.planning.explain_plan import PlanExplanation
-from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
+from kilograd.planning.facts import BufferFacts, Gap, GapKind, Kind, Phase, buffer_facts, phases
 from kilograd.planning.layers import (
     LayerFacts,
     ParameterFacts,
@@ -137,6 +139,8 @@ class Figures:
     precision: str
     quantization: tuple[str, ...]
     notes: tuple[str, ...]
+    gaps: tuple[Gap, ...] = ()
+    """Tensors that leave the arena during the step, and come back."""
 
     @property
     def fits(self) -> bool:
@@ -187,6 +191,28 @@ def figures(program: Program) -> Figures:
         precision="float32" if program.quantized is None else "int8",
         quantization=_quantization(program),
         notes=program.notes,
+        gaps=_gaps(program),
+    )
+
+
+def _gaps(program: Program) -> tuple[Gap, ...]:
+    """Where the plan of the training step has tensors out of the arena."""
+    train, plan = program.train, program.plan
+    roots = {value.name: root.name for value, root in train.lifetimes.root.items()}
+    return tuple(
+        Gap(
+            tensor=tensor.name,
+            before=roots[away.gone],
+            after=roots[away.back],
+            first=away.first + 1,
+            last=away.last,
+            kind=GapKind.PAGED
+            if isinstance(train.graph.nodes[away.last].op, Paging)
+            else GapKind.RECOMPUTED,
+        )
+        for told in plan.functions[-1:]
+        for tensor in told.tensors
+        for away in tensor.away
     )
 
 
@@ -228,28 +254,17 @@ def _quantization(program: Program) -> tuple[str, ...]:
 
 
 def command(program: Program) -> str:
-    """What compiles the program again: a shell command where the model is a file and the command
-    line has all the options, else the call in Python.
+    """What compiles the program again: a shell command where model and device are a file and a
+    name, else the call in Python. Calibration data only the user has; `calibration` is its place.
     """
     update, optimizer, name = unparse(program.update), program.optimizer, program.name
-    limits = program.budget.sram, program.budget.flash
     path, device = Path(program.model), program.device
     known = device.name in devices.names() and devices.load(device.name) == device
-    settings = program.planning
-    plain = program.quantized is None and program.classes is None
-    plain = plain and (settings.objective, settings.gap) == (Planning().objective, Planning().gap)
-    if path.suffix in (".onnx", ".pt2") and limits == (None, None) and known and plain:
+    if path.suffix in (".onnx", ".pt2") and known:
         words = ["kilograd", "compile", program.model, "--device", device.name]
         for text in update:
             words += ["--update", text]
-        words += ["--loss", program.loss.value]
-        for flag, value in (
-            ("momentum", optimizer.momentum),
-            ("weight-decay", optimizer.weight_decay),
-        ):
-            words += [f"--{flag}", repr(value)] if value else []
-        words += ["--accumulate", str(optimizer.accumulate)] if optimizer.accumulate > 1 else []
-        words += [] if optimizer.atomic else ["--no-atomic"]
+        words += ["--loss", program.loss.value, *_sgd_flags(optimizer), *_option_flags(program)]
         words += _planning_flags(program)
         return shlex.join([*words, "--name", name, "--output", name])
     shape = list(program.ports.inputs[0].shape)
@@ -277,6 +292,34 @@ def _device_call(device: Device) -> str:
     return f"kilograd.Device.model_validate({device.model_dump(exclude_defaults=True)!r})"
 
 
+def _sgd_flags(optimizer: SGD) -> list[str]:
+    """The flags of what differs from `SGD()`; lr always."""
+    words, default = ["--lr", repr(optimizer.lr)], SGD()
+    for field in dataclasses.fields(SGD):
+        value, flag = getattr(optimizer, field.name), field.name.replace("_", "-")
+        if field.name == "lr" or value == getattr(default, field.name):
+            continue
+        flag = "rounding-seed" if flag == "seed" else flag
+        words += ["--no-" + flag] if value is False else ["--" + flag, str(value)]
+    return words
+
+
+def _option_flags(program: Program) -> list[str]:
+    """Budget, classes and precision as flags."""
+    words = []
+    for field in dataclasses.fields(Budget):
+        limit = getattr(program.budget, field.name)
+        words += [] if limit is None else ["--" + field.name.replace("_", "-"), str(limit)]
+    if program.classes is not None:
+        rows = [program.classes] if isinstance(program.classes, int) else program.classes
+        words += ["--classes", ",".join("new" if row is None else str(row) for row in rows)]
+    if program.quantized is not None:
+        words += ["--precision", "int8", "--calibration", "calibration.npz"]
+        for setting, value in program.quantized.settings.items():
+            words += ["--" + setting, str(value)]
+    return words
+
+
 def _precision_lines(program: Program) -> list[str]:
     """The arguments of an int8 program; its calibration data only the user has."""
     if program.quantized is None:
@@ -286,12 +329,14 @@ def _precision_lines(program: Program) -> list[str]:
 
 
 def _planning_flags(program: Program) -> list[str]:
-    """The flags of what differs from `Planning()`, which the command line has flags for."""
+    """The flags of what differs from `Planning()`, and the storage."""
     settings, default = program.planning, Planning()
     words = [] if program.storage_device is None else ["--storage", program.storage_device.name]
     words += ["--no-recompute"] * (not settings.recompute) + ["--no-page"] * (not settings.page)
-    if settings.time_limit != default.time_limit:
-        words += ["--plan-time-limit", repr(settings.time_limit)]
+    for field in ("objective", "gap", "time_limit"):
+        value = getattr(settings, field)
+        if value != getattr(default, field):
+            words += ["--plan-" + field.replace("_", "-"), str(value)]
     return words
 
 
@@ -316,7 +361,9 @@ def _identity(program: Program) -> Identity:
         structure.update(f"{node.op} {types}\n".encode())
     for tensor in graph.constants.values():
         weights.update(tensor.array.tobytes())
-    return Identity(structure.hexdigest(), weights.hexdigest(), program.sources.checkpoint_id)
+    return Identity(
+        structure.hexdigest(), weights.hexdigest(), checkpoint_id(program.train, program.storage)
+    )
 
 
 def _rooms(program: Program) -> tuple[Room, ...]:

@@ -270,9 +270,7 @@ class Fitter:
         """The program that does what the plans say."""
         predict, train = paging.schedule(found)
         return replace(
-            self.program,
-            predict=predict,
-            train=train,
+            self.program.scheduled(predict, train),
             storage=place((predict.graph, train.graph), storage) if storage else None,
             storage_device=storage,
             plans=found,
@@ -352,13 +350,13 @@ def _roomy(device: Device) -> Device:
 
 def plain_sram_bytes(program: Program) -> int:
     """The SRAM in all of a program that is not planned, which need not fit its device."""
-    return _fixed(program).sram_bytes + program.arena_bytes + program.sources.state_bytes
+    return _fixed(program).sram_bytes + program.arena_bytes + program.state_bytes
 
 
 def sram_bytes(program: Program) -> int:
     """The SRAM of a program in all, on a device that has room for it."""
     if program.device.is_host:
-        return program.arena_bytes + program.sources.state_bytes
+        return program.arena_bytes + program.state_bytes
     return _memory(program).sram_bytes
 
 

@@ -18,6 +18,7 @@ from kilograd.errors import InfeasibleError, InputError
 from kilograd.fitting import Fitter, NoFitError, sram_bytes
 from kilograd.infeasible import infeasible
 from kilograd.options import Planning
+from kilograd.planning.front import FrontPoint
 from kilograd.planning.paging import Seeds
 from kilograd.planning.remat import NoPlanError
 from kilograd.program import Program
@@ -76,6 +77,22 @@ class Frontier:
         """A point by its place in order of SRAM."""
         return self.points[index]
 
+    def choices(self, chosen: Program | None = None) -> tuple[FrontPoint, ...]:
+        """The points as `Program.report` takes them for its `fronts`; `chosen` is the program that
+        it reports on.
+        """
+        return tuple(
+            FrontPoint(
+                label=f"plan for {point.sram_bytes:,} B" if point.planned else "as it stands",
+                sram_bytes=point.sram_bytes,
+                seconds=point.seconds,
+                joules=point.joules,
+                chosen=chosen is not None and point.program() is chosen,
+                note=_moved(point),
+            )
+            for point in self.points
+        )
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         rows = []
@@ -103,6 +120,21 @@ class Frontier:
         if not plain.planned:
             lines.append("The last line is the program as it stands.")
         return "\n".join(lines)
+
+
+def _moved(point: FrontierPoint) -> str:
+    """`12 reads from storage, 3 writes to it, 2 operators run again`."""
+    parts = [
+        f"{count:,} {what}"
+        for count, what in (
+            (point.page_ins, "reads from storage"),
+            (point.page_outs, "writes to it"),
+            (point.recomputations, "operators run again"),
+            (point.stored_bytes, "B of weights in storage"),
+        )
+        if count
+    ]
+    return ", ".join(parts)
 
 
 def _row(point: FrontierPoint, plain: FrontierPoint) -> str:
@@ -221,7 +253,7 @@ def _events(program: Program) -> tuple[Any, ...]:
 def _whole(fitter: Fitter) -> FrontierPoint:
     """The program as it stands, which need not fit its device."""
     program, beside = fitter.program, fitter.fixed.sram_bytes
-    return _point(program, beside + program.arena_bytes + program.sources.state_bytes)
+    return _point(program, beside + program.arena_bytes + program.state_bytes)
 
 
 def _fits_flash(fitter: Fitter) -> bool:
@@ -236,7 +268,7 @@ def _point(program: Program, sram: int) -> FrontierPoint:
     return FrontierPoint(
         sram_bytes=sram,
         arena_bytes=program.arena_bytes,
-        state_bytes=program.sources.state_bytes,
+        state_bytes=program.state_bytes,
         seconds=cost.seconds if cost else None,
         joules=cost.joules if cost else None,
         gap=told.gap if told else 0.0,

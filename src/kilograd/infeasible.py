@@ -64,7 +64,7 @@ def _least(fitter: Fitter, failure: NoFitError, leanest: Program) -> Iterator[st
     """The least, and what makes it."""
     program, limit = fitter.program, fitter.sram or 0
     needed, bound = failure.sram_bytes, failure.bound_bytes
-    plain = fitter.fixed.sram_bytes + program.arena_bytes + program.sources.state_bytes
+    plain = fitter.fixed.sram_bytes + program.arena_bytes + program.state_bytes
     whose = "the budget" if program.budget.sram_bytes == limit else program.device.name
     allowed = _allowed(fitter)
     yield (
@@ -83,7 +83,7 @@ def _least(fitter: Fitter, failure: NoFitError, leanest: Program) -> Iterator[st
         )
     yield f"The {needed:,} bytes are:"
     schedule = max((leanest.predict, leanest.train), key=lambda s: s.arena_bytes)
-    state, arena = leanest.sources.state_bytes, leanest.arena_bytes
+    state, arena = leanest.state_bytes, leanest.arena_bytes
     yield f"{arena:>12,} B  arena, at its peak:"
     yield from ("  " + line for line in describe_peak(schedule, limit=8).splitlines())
     if state:

@@ -13,6 +13,7 @@ from kilograd.errors import InputError
 _LARGEST = 3.4028234e38
 
 ROUNDINGS = ("nearest", "stochastic", "residual")
+OBJECTIVES = ("energy", "time")
 """How a step of an integer weight may be rounded."""
 
 
@@ -150,9 +151,10 @@ class Planning:
 
     def __post_init__(self) -> None:
         """Refuse what no planner could do."""
-        if self.objective not in ("energy", "time"):
+        if self.objective not in OBJECTIVES:
             raise InputError(
-                f"Planning: objective={self.objective!r} is unknown; there are energy and time"
+                f"Planning: objective={self.objective!r} is unknown; there are "
+                f"{' and '.join(OBJECTIVES)}"
             )
         for name in ("gap", "time_limit"):
             finite_float32(f"Planning: {name}", getattr(self, name))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -31,12 +31,17 @@ from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.planning.costs import Estimate, total
 from kilograd.planning.explain import describe_peak, describe_state
 from kilograd.planning.explain_plan import PlanExplanation
+from kilograd.planning.front import FrontPoint
 from kilograd.planning.paging import Planned, step_estimates
 from kilograd.planning.schedule import Schedule
 from kilograd.planning.storage import StoragePlan
 from kilograd.saving import MANIFEST, save_project
 from kilograd.summary import summary
-from kilograd.transforms.differentiate import TrainingInputs, logits_of_softmax
+from kilograd.transforms.differentiate import (
+    TrainingGraphs,
+    TrainingInputs,
+    logits_of_softmax,
+)
 from kilograd.transforms.head import Classes
 from kilograd.transforms.ports import Ports, id_count
 from kilograd.transforms.quantize import Report
@@ -85,6 +90,8 @@ class Program:
     ports: Ports
     forward: Graph
     gradients: Mapping[Value, Value]
+    """For a trained tensor of `train.graph.state` its gradient, where that is a value of the step;
+    an operator that computes gradient and step in one has none."""
     predict: Schedule
     train: Schedule
     budget: Budget = field(default_factory=Budget)
@@ -111,10 +118,20 @@ class Program:
         """`Program(lenet for stm32f746)`."""
         return f"Program({self.name} for {self.device.name})"
 
+    def scheduled(self, predict: Schedule, train: Schedule) -> Program:
+        """The program with other forms of its two functions."""
+        gradients = TrainingGraphs.present(self.gradients, train.graph)
+        return replace(self, predict=predict, train=train, gradients=gradients)
+
     @property
     def arena_bytes(self) -> int:
         """The arena that both functions share."""
         return max(self.predict.arena_bytes, self.train.arena_bytes, 4)
+
+    @cached_property
+    def state_bytes(self) -> int:
+        """What is learned, and what the optimiser keeps, in bytes of SRAM."""
+        return project.state_bytes(self.predict, self.train, self.storage)
 
     @cached_property
     def sources(self) -> Sources:
@@ -141,7 +158,7 @@ class Program:
     def memory(self) -> Memory:
         """Bytes, measured on the linked image where the device is a microcontroller."""
         bound = max(self.predict.lifetimes.peak_bytes, self.train.lifetimes.peak_bytes)
-        arena, state = self.arena_bytes, self.sources.state_bytes
+        arena, state = self.arena_bytes, self.state_bytes
         if self.device.is_host:
             return Memory(arena, state, 0, 0, 0, bound)
         image = self.image
@@ -189,7 +206,7 @@ class Program:
     def check_fit(self) -> None:
         """Raise InfeasibleError when the program needs more than the device or the budget has."""
         sram, flash = self.limits()
-        static = self.arena_bytes + self.sources.state_bytes
+        static = self.arena_bytes + self.state_bytes
         if sram is not None and static > sram:
             raise InfeasibleError(self._too_large("SRAM", static, sram, "before stack"))
         if sram is not None and self.memory.sram_bytes > sram:
@@ -200,7 +217,9 @@ class Program:
             )
 
     def check_time(self) -> None:
-        """Raise InfeasibleError when a step takes longer than the budget has it."""
+        """Raise InfeasibleError when a step takes longer than the budget has it, InputError where
+        the device has no estimate of time.
+        """
         limit = self.budget.step_seconds
         if limit is None:
             return
@@ -238,7 +257,7 @@ class Program:
         )
         if memory == "SRAM":
             text += (
-                f" (arena {self.arena_bytes:,}, learned state {self.sources.state_bytes:,}).\n"
+                f" (arena {self.arena_bytes:,}, learned state {self.state_bytes:,}).\n"
                 f"The peak of the arena is made by:\n{describe_peak(self.train)}\n"
                 f"The learned state is made by:\n{describe_state(self.train.graph)}\n"
                 "What helps: train fewer layers (update=kg.update.last(k) or biases(k)), a "
@@ -272,14 +291,17 @@ class Program:
         *,
         runs: Sequence[History] | Mapping[str, History] = (),
         sample: tuple[ArrayLike, ArrayLike | None] | None = None,
+        fronts: Mapping[str, Sequence[FrontPoint]] | None = None,
     ) -> Path:
         """Write one HTML file with the figures, the memory map, layers and curves of runs.
 
         Args:
             path: where it goes; an existing file is replaced.
             runs: what `Session.fit` returned, by name or in a list.
-            sample: x and y of one training step that is run on the emulated device to count the
-                instructions of every operator; without it, work is told in multiply-accumulates.
+            sample: x and y of one training step, as of `Session.train_step`, that is run on the
+                emulated device to count the instructions of every operator; without it, work is
+                told in multiply-accumulates.
+            fronts: choices that this program is one of, by what chose among them.
 
         Raises InputError where the libraries of `kilograd[report]` are missing, or the file cannot
         be written.
@@ -287,7 +309,7 @@ class Program:
         # Charts are an extra: only reports need them.
         from kilograd.report import write
 
-        return write(self, path, runs=runs, sample=sample)
+        return write(self, path, runs=runs, sample=sample, fronts=fronts)
 
     def save(self, directory: str | Path, *, layout: str = "plain", force: bool = False) -> Path:
         """Write the C project in a layout of `codegen.layouts`, all of it or nothing.

@@ -65,7 +65,7 @@ def test_same_program(network: Network, tmp_path):
         different = Counter(found) - Counter(wanted), Counter(wanted) - Counter(found)
         assert found == wanted, f"only from ONNX, only from PyTorch: {different}"
     assert theirs.arena_bytes == ours.arena_bytes
-    assert theirs.sources.state_bytes == ours.sources.state_bytes
+    assert theirs.state_bytes == ours.state_bytes
     x = draw_input(model, example, np.random.default_rng(0))
     outputs = []
     for program in (ours, theirs):

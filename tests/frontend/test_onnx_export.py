@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -87,3 +88,41 @@ def test_spelt_out_activations_are_one_operator(name: str, opset: int, tmp_path:
     module, shape = CASES[name]
     graph = load(export(module, draw(*shape), tmp_path / "a.onnx", opset_version=opset)).graph
     assert [node.op.name for node in graph.nodes] == [name]
+
+
+class Normed(nn.Module):
+    """A batch norm behind each of the layers that exporters fold it into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.up, self.norm2 = nn.ConvTranspose2d(4, 4, 3), nn.BatchNorm2d(4)
+        self.head, self.norm3 = nn.Linear(4, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm2(self.up(torch.relu(self.norm(self.conv(x))))))
+        return self.norm3(self.head(x.mean((2, 3))))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {"dynamo": True, "optimize": True},
+            r"batch norm into conv\.weight, up\.weight, head\.weight, which .*optimize=False",
+        ),
+        ({"dynamo": False}, r"merged weights into onnx::Conv_\d+, onnx::Conv_\d+, names"),
+        ({"dynamo": True, "optimize": False}, None),
+    ],
+    ids=["optimized", "torchscript", "plain"],
+)
+def test_a_folded_batch_norm_is_told(
+    options: dict[str, Any], expected: str | None, tmp_path: Path
+) -> None:
+    model, x = shaken(Normed()).eval(), torch.zeros(1, 1, 8, 8)
+    imported = load(export(model, x, tmp_path / "net.onnx", **options))
+    assert_same(imported, torch_function(model), x)
+    if expected is None:
+        assert imported.notes == ()
+    else:
+        assert len(imported.notes) == 1 and re.search(expected, imported.notes[0])

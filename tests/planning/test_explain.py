@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 import kilograd as kg
 from kilograd import zoo
 from kilograd.explaining import SUBJECTS, to_json
-from kilograd.planning.explain import describe_peak, describe_state, explain_peak, explain_value
+from kilograd.planning.explain import (
+    describe_peak,
+    describe_state,
+    explain_peak,
+    explain_value,
+    peak,
+)
 from kilograd.planning.explain_parts import explain_weight
 from kilograd.planning.facts import Kind, Phase, buffer_facts, phases
 
@@ -199,3 +206,18 @@ def test_the_short_descriptions_agree_with_the_long_ones(lenet):
     largest = lenet.explain("peak").tensors[0]
     assert f"{largest.size_bytes:,} B  %{largest.name} " in describe_peak(lenet.train)
     assert "hidden.3.weight" in describe_state(lenet.train.graph)
+
+
+def test_scratch_at_the_peak_is_told_with_its_operator():
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(
+        torch.nn.Conv1d(8, 8, 9, padding=4, groups=8), torch.nn.Flatten(), torch.nn.Linear(64, 2)
+    )
+    x = np.random.default_rng(0).standard_normal((4, 8, 8)).astype(np.float32)
+    program = kg.compile(model, x[:1], precision="int8", calibration=x, update=kg.update.last(1))
+    time, members = peak(program.predict)
+    (name,) = (member.name for member in members if member.value is None)
+    node = program.predict.graph.nodes[time]
+    assert name == f"scratch of node {time}"
+    told = [line for line in describe_peak(program.predict).splitlines() if name in line]
+    assert len(told) == 1 and told[0].endswith(f"B  {name}  {node.location}")

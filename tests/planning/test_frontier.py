@@ -89,11 +89,26 @@ def test_the_page_has_the_points(found, tmp_path):
     _, frontier = found
     charts = frontier_charts(frontier)
     assert set(charts) == {"joules", "seconds"}
-    values = charts["joules"]["data"]["values"]
-    assert [row["bytes"] for row in values] == [point.sram_bytes for point in frontier]
-    assert [row["value"] for row in values] == [point.joules * 1e3 for point in frontier]
+    for measure in charts:
+        _, marks, _ = charts[measure]["layer"]
+        rows = marks["data"]["values"]
+        assert [row["sram"] for row in rows] == [point.sram_bytes for point in frontier]
+        assert [row["value"] for row in rows] == [getattr(point, measure) for point in frontier]
+        reads = ["reads" in row["note"] for row in rows]
+        assert reads == [point.page_ins > 0 for point in frontier]
     page = write_frontier(frontier, tmp_path / "front.html").read_text()
     assert "http://" not in page.split("<script>", 1)[0] and str(frontier[0].sram_bytes) in page
+    assert str(frontier).splitlines()[-1] in page
+
+
+def test_a_report_shows_the_points_as_choices(found, tmp_path):
+    _, frontier = found
+    program = frontier[0].program()
+    page = program.report(tmp_path / "r.html", fronts={"plans": frontier.choices(program)})
+    text = page.read_text()
+    assert f"plan for {program.memory.sram_bytes:,} B<div>" in text and "as it stands" in text
+    assert [point.chosen for point in frontier.choices(program)].index(True) == 0
+    assert not any(point.chosen for point in frontier.choices())
 
 
 def test_the_model_is_imported_once(monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.programs import short_runs, sparse_lenet
+from tests.report.programs import fronts, paged_figures, short_runs, sparse_lenet
 
 pytest.importorskip("altair")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -34,7 +34,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-CHARTS = ["memory-map", "memory-uses", "timeline", "layer-work", "losses", "validation"]
+CHARTS = [
+    "memory-map", "memory-uses", "timeline", "layer-work", "losses", "validation",
+    "front-energy-of-the-plan", "front-search-for-a-scheme", "confusion-0", "confusion-1",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("report") / "report.html"
-    return sparse_lenet().report(target, runs=short_runs())
+    return sparse_lenet().report(target, runs=short_runs(), fronts=fronts())
 
 
 class Page:
@@ -95,6 +98,55 @@ def test_hovering_a_box_names_tensor_layer_and_keeper(browser, report):
     page.wait_for_selector("#vg-tooltip-element.visible")
     text = page.locator("#vg-tooltip-element").inner_text()
     for words in ("relu", "f32[1,28,28,6]", "features.0", "18,816", "node 33, relu_grad"):
+        assert words in text
+    assert opened.complaints == []
+
+
+def test_finding_a_layer_fades_the_others(browser, report):
+    opened = Page(browser, report, 1200)
+    boxes = opened.page.locator("#memory-map svg .layer_0_marks path")
+    opened.page.fill("#memory-map input", "features.3 ")
+    opened.page.wait_for_function(
+        "document.querySelector('#memory-map .layer_0_marks path[opacity=\"0.12\"]') !== null"
+    )
+    for index, buffer in enumerate(sparse_lenet().figures.buffers):
+        step = None if buffer.writer is None else sparse_lenet().figures.steps[buffer.writer]
+        bright = boxes.nth(index).get_attribute("opacity") in (None, "1")
+        assert bright == (step is not None and step.layer.startswith("features.3")), buffer.name
+    assert opened.complaints == []
+
+
+def test_hovering_a_choice_tells_it(browser, report):
+    opened = Page(browser, report, 1200)
+    marks = opened.page.locator("#front-energy-of-the-plan svg .layer_1_marks path")
+    points = fronts()["energy of the plan"]
+    assert marks.count() == len(points)
+    marks.nth(2).scroll_into_view_if_needed()
+    marks.nth(2).hover()
+    opened.page.wait_for_selector("#vg-tooltip-element.visible")
+    text = opened.page.locator("#vg-tooltip-element").inner_text()
+    for words in ("64 KB", "chosen", "65,536", "1.625 s", "5.125 mJ"):
+        assert words in text
+    assert opened.complaints == []
+
+
+def test_absent_tensors_are_lines_between_their_boxes(browser, tmp_path, monkeypatch):
+    program = sparse_lenet()
+    monkeypatch.setitem(vars(program), "figures", paged_figures())
+    target = program.report(tmp_path / "paged.html", runs=short_runs(), fronts=fronts())
+    opened = Page(browser, target, 1200)
+    lines = opened.page.locator("#memory-map svg .layer_1_marks line")
+    assert lines.count() == 2
+    assert sorted(lines.nth(i).get_attribute("stroke-dasharray") for i in range(2)) == [
+        "1,0", "2,3",
+    ]  # fmt: skip
+    legend = opened.page.locator("#map .legend").nth(1).inner_text()
+    assert "paged out" in legend and "computed again" in legend
+    box = lines.nth(0).bounding_box()
+    opened.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    opened.page.wait_for_selector("#vg-tooltip-element.visible")
+    text = opened.page.locator("#vg-tooltip-element").inner_text()
+    for words in ("relu", "paged out", "18,816", "nodes 6 to 29"):
         assert words in text
     assert opened.complaints == []
 

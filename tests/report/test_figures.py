@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -116,26 +117,52 @@ def test_the_command_tells_a_device_of_ones_own():
     assert again.manifest() == program.manifest()
 
 
-def test_the_command_line_makes_the_same_program(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "update": [kg.update.last(2), {"*.bias": kg.update.none()}],
+            "optimizer": kg.SGD(lr=0.25, momentum=0.5, accumulate=2, atomic=False),
+            "budget": kg.Budget(sram="200KB", flash=600_000),
+        },
+        {
+            "precision": "int8",
+            "calibration": np.random.default_rng(0).random((4, 1, 25, 25), np.float32),
+            "head": "int8",
+            "ranges": "mse",
+            "headroom": 1.5,
+            "gradients": "int8",
+            "classes": [1, None, 0],
+            "optimizer": kg.SGD(rounding="residual", seed=7, qas=False),
+        },
+        {"classes": 4},
+        {
+            "budget": kg.Budget(sram="20KB", step_time="900ms"),
+            "storage": "qspi",
+            "planning": kg.Planning(recompute=False, objective="time", gap=0.25, time_limit=9.5),
+        },
+    ],
+    ids=["float32", "int8", "classes", "planned"],
+)
+def test_the_command_line_makes_the_same_program(options, tmp_path, monkeypatch):
     pytest.importorskip("onnx")
     from typer.testing import CliRunner
 
     from kilograd.cli import app
     from kilograd.demo_data import model_path
 
-    program = kg.compile(
-        model_path(),
-        device="stm32f746",
-        update=[kg.update.last(2), {"*.bias": kg.update.none()}],
-        optimizer=kg.SGD(momentum=0.5, accumulate=2, atomic=False),
-        name="face",
-    )
-    words = program.figures.command.split(" ")
+    program = kg.compile(model_path(), device="stm32f746", name="face", **options)
+    words = shlex.split(program.figures.command)
     assert words[:2] == ["kilograd", "compile"]
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, [word.strip("'") for word in words[1:]])
+    if "calibration" in options:
+        np.savez("calibration.npz", x=options["calibration"])
+    result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "face" / "manifest.json").read_text() == program.manifest()
+    assert (tmp_path / "face" / "face_tables.h").read_text() == program.sources.files[
+        "face_tables.h"
+    ]
 
 
 def test_hashes_tell_graphs_and_weights_apart():

@@ -154,6 +154,20 @@ def test_no_estimate_is_made_up():
     } | {"quality": []}
 
 
+def test_confusions_are_those_of_the_last_validation(page):
+    specs, runs = charts(page), short_runs()
+    for index, history in enumerate(runs.values()):
+        assert sum(map(sum, history.confusion)) == 12, "every validation sample"
+        cells = max(values(specs[f"confusion-{index}"]), key=len)
+        assert [cell["count"] for cell in cells] == [n for row in history.confusion for n in row]
+        assert all(cell["text"] == (str(cell["count"]) if cell["count"] else "") for cell in cells)
+    assert "What was taken for what" in text_of(page)
+    plain = {"plain": History(losses=[1.0, 0.5])}
+    assert "What was taken for what" not in text_of(render(full_mlp(), runs=plain))
+    many = {"many": History(losses=[1.0], confusion=[[1] * 25] * 25)}
+    assert "confusion-0" not in charts(render(full_mlp(), runs=many))
+
+
 def test_instructions_replace_macs_where_a_sample_is_given():
     pytest.importorskip("unicorn")
     program = full_mlp()

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Annotated
@@ -35,7 +35,7 @@ class ExitCode(IntEnum):
     UNSUPPORTED = 4
     """The model uses what kilograd cannot compile."""
     INTERRUPTED = 130
-    """Ctrl-C: nothing was written."""
+    """Ctrl-C: nothing is half-written."""
 
 
 app = typer.Typer(
@@ -68,14 +68,16 @@ def main() -> None:
 
 
 @contextmanager
-def busy(what: str) -> Iterator[None]:
-    """Say on a terminal what is going on and for how long; nothing elsewhere."""
+def busy(what: str) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal what is going on and for how long; nothing elsewhere. Yields a function
+    that takes what the work has come to.
+    """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(
         *columns, console=notes, transient=True, disable=not notes.is_terminal
     ) as progress:
-        progress.add_task(what, total=None)
-        yield
+        task = progress.add_task(what, total=None)
+        yield lambda detail: progress.update(task, description=f"{what}: {detail}")
 
 
 def print_json(content: object) -> None:

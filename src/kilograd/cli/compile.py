@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from kilograd.cli.app import Json, app
-from kilograd.cli.run import Run, on_network
+from kilograd.cli.app import Json, app, busy
+from kilograd.cli.run import Run, completion, on_network
+from kilograd.codegen import layouts
 from kilograd.errors import InputError
 
 
@@ -27,6 +28,7 @@ def compile(
         typer.Option(
             help="plain, arduino, platformio, esp-idf, zephyr or cmsis-pack. Default: plain.",
             show_default=False,
+            autocompletion=completion(lambda: layouts.LAYOUTS),
         ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an earlier project.")] = False,
@@ -41,7 +43,8 @@ def compile(
             raise InputError("name where the C project goes: --output DIR, or output in the file")
         output = run.folder / run.settings.output
     program = run.compile()
-    program.save(output, layout=layout or run.settings.layout, force=force)
+    with busy("writing the C project"):
+        program.save(output, layout=layout or run.settings.layout, force=force)
     if as_json:
         print(program.manifest(), end="")
     else:

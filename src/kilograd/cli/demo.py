@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kilograd.cli.app import Json, app, notes, print_json
+from kilograd.cli.app import Json, app, busy, notes, print_json
+from kilograd.compiler import watched
 from kilograd.demo import run
+
+
+@contextmanager
+def _busy(what: str) -> Iterator[None]:
+    """`busy` that shows the stages of a compilation."""
+    with busy(what) as say, watched(say):
+        yield
 
 
 @app.command()
@@ -23,6 +33,7 @@ def demo(
 
     Example: kilograd demo --device stm32f746
     """
-    program = run(output, device, notes if as_json else None, precision=precision)
+    console = notes if as_json else None
+    program = run(output, device, console, precision=precision, busy=_busy)
     if as_json:
         print_json({"output": str(output), **json.loads(program.manifest())})

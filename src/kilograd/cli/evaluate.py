@@ -16,28 +16,22 @@ from kilograd.cli.run import Run, on_network
 @on_network
 def evaluate(
     run: Run,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Samples: .npz, .csv, or a folder of pictures by class.", show_default=False
-        ),
-    ] = None,
+    data: sessions.Data = None,
     state: Annotated[
         Path | None,
         typer.Option(help="What kilograd train learned (.safetensors).", show_default=False),
     ] = None,
-    on: Annotated[
-        str | None, typer.Option(help="host or emulator. Default: host.", show_default=False)
-    ] = None,
+    on: sessions.Place = None,
     as_json: Json = False,
 ) -> None:
     """Measure loss and accuracy of the compiled program on samples.
 
     Example: kilograd evaluate model.onnx --data test.npz --device stm32f746 --on emulator
     """
+    place = sessions.place_of(run, on)
     program = run.compile()
     samples = run.samples(data, program, "test")
-    session = sessions.start(program, on or run.settings.training.on)
+    session = sessions.start(program, place)
     if state is not None:
         sessions.load_state(session, state)
     figures = {

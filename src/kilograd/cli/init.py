@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from kilograd.cli.run import parse_shape
 from kilograd.cli.runfile import DEFAULT
 from kilograd.errors import InputError
 from kilograd.frontend import load as load_model
+from kilograd.saving import write_file
 from kilograd.transforms.fold import fold
 from kilograd.transforms.layout import arrange
 from kilograd.transforms.select import parameters
@@ -34,13 +34,20 @@ device = {device}
 # "float32", or "int8" with samples to take the ranges from.
 precision = "float32"
 # calibration = "calibration.npz"
-# head = "float32" # or "int8": the last layer
+# head = "float32"      # or "int8": the last layer
+# ranges = "min_max"    # or "percentile", "mse"
+# headroom = 1.0        # 2.0 lets an int8 weight double, at the price of one bit
+# gradients = "float32" # or "int8", for processors without FPU
 
 # What to train: "all", or a list applied in order, of "last:2", "biases", "biases:20",
 # "PATTERN=full", "PATTERN=bias", "PATTERN=none", "PATTERN=channels:0.25".
 update = ["all"]
 # The parameters, of {count:,} numbers in all:
 {parameters}
+
+# A fresh last layer for so many classes; or for each class the old one it starts as, or "new".
+# classes = 12
+# classes = [0, 3, "new"]
 
 # "cross_entropy", "mse", "autoencoder" or "bce_with_logits"
 loss = "cross_entropy"
@@ -114,7 +121,7 @@ def init(
         count=sum(names.values()),
         parameters="\n".join(f"#   {name}" for name in names),
     )
-    _write(output, text)
+    write_file(output, text.encode(), "the run file")
     if as_json:
         inputs = [list(value.type.shape) for value in imported.graph.inputs]
         print_json(
@@ -141,13 +148,3 @@ def _relative(text: str, output: Path) -> str:
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".kilograd-") as new:
-            part = Path(new) / path.name
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error}") from error

@@ -10,7 +10,7 @@ gives the command all options that describe a run, and calls it with what they a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -20,15 +20,18 @@ import numpy as np
 import typer
 
 import kilograd
-from kilograd import Program
+from kilograd import Loss, Program, devices
 from kilograd.cli import runfile
 from kilograd.cli.app import busy
 from kilograd.cli.models import Model, resolve
 from kilograd.cli.runfile import RunFile
+from kilograd.compiler import watched
 from kilograd.data import Reading, Samples, Wanted
 from kilograd.data import load as load_samples
 from kilograd.errors import InputError
 from kilograd.frontend import load as load_model
+from kilograd.options import OBJECTIVES, ROUNDINGS
+from kilograd.transforms.quantize import RANGES
 
 T = TypeVar("T")
 
@@ -63,6 +66,8 @@ class Run:
     def compile_by(self, compiler: Callable[..., T]) -> T:
         """What a function makes of the arguments of `kilograd.compile`."""
         settings = self.settings
+        with busy("reading the model"):
+            model = self.model
         update = [settings.update] if isinstance(settings.update, str) else settings.update
         device: str | Path = settings.device
         if settings.device.endswith(".toml"):
@@ -73,17 +78,20 @@ class Run:
             "loss": settings.loss,
             "optimizer": runfile.build(kilograd.SGD, "optimizer", settings.optimizer),
             "budget": runfile.build(kilograd.Budget, "budget", settings.budget),
-            "name": settings.name or self.model.name,
+            "name": settings.name or model.name,
             "planning": runfile.build(kilograd.Planning, "planning", settings.planning),
             "storage": settings.storage,
         }
-        for key in ("precision", "head", "ranges", "headroom", "gradients", "classes"):
+        for key in ("precision", "head", "ranges", "headroom", "gradients"):
             if getattr(settings, key) is not None:
                 keywords[key] = getattr(settings, key)
-        with busy("compiling"):
-            if settings.calibration is not None:
-                keywords["calibration"] = self._calibration(settings.calibration)
-            return compiler(self.model.source, self.model.example_input, **keywords)
+        if settings.classes is not None:
+            keywords["classes"] = runfile.classes(settings.classes)
+        if settings.calibration is not None:
+            with busy(f"reading {settings.calibration}") as say:
+                keywords["calibration"] = self._calibration(settings.calibration, say)
+        with busy("compiling") as say, watched(say):
+            return compiler(model.source, model.example_input, **keywords)
 
     def samples(self, path: Path | None, program: Program, which: str) -> Samples:
         """The samples of a file or folder, for the network. Raises InputError where they are not.
@@ -102,22 +110,51 @@ class Run:
             output_shape=program.ports.outputs[0].shape[1:],
             loss=program.loss,
         )
-        with busy(f"reading {path}"):
-            return load_samples(path, wanted, self._reading)
+        with busy(f"reading {path}") as say:
+            return load_samples(path, wanted, self._reading, watch=say)
 
-    def _calibration(self, path: str) -> np.ndarray:
+    def _calibration(self, path: str, say: Callable[[str], None]) -> np.ndarray:
         example = self.model.example_input
         if example is None:
             shape = load_model(self.model.source).graph.inputs[0].type.shape
         else:
             shape = tuple(example.shape)
         wanted = Wanted(input_shape=tuple(shape[1:]), output_shape=(), loss=None)
-        return load_samples(self.folder / path, wanted, self._reading).x
+        return load_samples(self.folder / path, wanted, self._reading, watch=say).x
 
     @property
     def _reading(self) -> Reading:
         data = self.settings.data
         return Reading(data.mean, data.std, data.resize, data.target)
+
+
+_PANELS = {
+    flag: panel
+    for panel, flags in {
+        "Int8": ("--precision", "--calibration", "--head", "--ranges", "--headroom", "--gradients",
+                 "--rounding", "--rounding-seed", "--qas"),
+        "Training": ("--update", "--loss", "--lr", "--momentum", "--weight-decay", "--accumulate",
+                     "--atomic"),
+        "Planning": ("--step-time", "--storage", "--recompute", "--page", "--plan-objective",
+                     "--plan-gap", "--plan-time-limit"),
+        "Samples": ("--mean", "--std", "--resize", "--target"),
+    }.items()
+    for flag in flags
+}  # fmt: skip
+"""Under which heading the help has a flag; the others are of the network and its device."""
+
+_FORMATS = ("float32", "int8")
+_CHOICES: dict[str, Callable[[], Iterable[str]]] = {
+    "--device": devices.names,
+    "--precision": lambda: _FORMATS,
+    "--head": lambda: _FORMATS,
+    "--gradients": lambda: _FORMATS,
+    "--ranges": lambda: RANGES,
+    "--rounding": lambda: ROUNDINGS,
+    "--plan-objective": lambda: OBJECTIVES,
+    "--loss": lambda: (loss.value for loss in Loss),
+}
+"""What the Tab key offers for the value of a flag."""
 
 
 def _options() -> dict[str, Any]:
@@ -135,6 +172,22 @@ def _options() -> dict[str, Any]:
         "device": _flag(str, "A device name, or a device file. Default: host.", "--device"),
         "precision": _flag(str, "float32 or int8. Default: float32.", "--precision"),
         "calibration": _flag(str, "Samples that int8 takes its ranges from.", "--calibration"),
+        "head": _flag(str, "The last layer: float32 or int8. Default: float32.", "--head"),
+        "ranges": _flag(
+            str, "How ranges are chosen: min_max, percentile or mse. Default: min_max.", "--ranges"
+        ),
+        "headroom": _flag(
+            float, "How much longer than needed ranges are. Default: 1.", "--headroom"
+        ),
+        "gradients": _flag(
+            str, "Gradients of int8 layers: float32 or int8. Default: float32.", "--gradients"
+        ),
+        "classes": _flag(
+            str,
+            "Another number of classes for a fresh last layer, as in 12; or what each class starts "
+            "as, as in 0,3,new.",
+            "--classes",
+        ),
         "update": _flag(
             list[str],
             "What to train; several are applied in order: all, last:2, biases:20, 'fc.*=full', "
@@ -153,6 +206,15 @@ def _options() -> dict[str, Any]:
         "atomic": _flag(
             bool, "A failed step changes nothing. Default: atomic.", "--atomic/--no-atomic"
         ),
+        "rounding": _flag(
+            str,
+            "Of steps of weights: stochastic, residual or nearest. Default: stochastic.",
+            "--rounding",
+        ),
+        "rounding_seed": _flag(int, "Starts stochastic rounding. Default: 0.", "--rounding-seed"),
+        "qas": _flag(
+            bool, "Scale steps of weights to their ranges. Default: qas.", "--qas/--no-qas"
+        ),
         "sram": _flag(str, "Limit below the device's, such as 256KB.", "--sram"),
         "flash": _flag(str, "Limit below the device's, such as 1MB.", "--flash"),
         "step_time": _flag(str, "Limit on a training step, such as 500ms.", "--step-time"),
@@ -167,6 +229,14 @@ def _options() -> dict[str, Any]:
             "Tensors may wait in storage where SRAM is short. Default: page.",
             "--page/--no-page",
         ),
+        "plan_objective": _flag(
+            str, "What plans save first: energy or time. Default: energy.", "--plan-objective"
+        ),
+        "plan_gap": _flag(
+            float,
+            "The share of it that a better plan may save when the search ends. Default: 0.01.",
+            "--plan-gap",
+        ),
         "plan_time_limit": _flag(
             float, "Seconds to search for each plan. Default: 60.", "--plan-time-limit"
         ),
@@ -174,14 +244,32 @@ def _options() -> dict[str, Any]:
         "input_shape": _flag(
             str, "As in 1,3,32,32, where the model does not say it.", "--input-shape"
         ),
+        "mean": _flag(str, "Taken off samples; one for each channel as in 0.5,0.4,0.4.", "--mean"),
+        "std": _flag(str, "What samples are divided by, after that; as --mean.", "--std"),
         "resize": _flag(bool, "Scale pictures of another size.", "--resize/--no-resize"),
         "target": _flag(str, "Column of a CSV that holds the target.", "--target"),
     }
 
 
 def _flag(kind: Any, text: str, *names: str) -> Any:
-    option = typer.Option(*names, help=text, show_default=False, rich_help_panel="Network")
+    first = names[0].partition("/")[0]
+    option = typer.Option(
+        *names,
+        help=text,
+        show_default=False,
+        rich_help_panel=_PANELS.get(first, "Network"),
+        autocompletion=completion(_CHOICES[first]) if first in _CHOICES else None,
+    )
     return Annotated[kind | None, option]
+
+
+def completion(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What the Tab key offers for a value: those of the choices that begin like it."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices() if choice.startswith(incomplete)]
+
+    return complete
 
 
 def on_network(command: Callable[..., None]) -> Callable[..., None]:
@@ -214,18 +302,25 @@ def make_run(*, model: str | None, config: Path | None, **flags: Any) -> Run:
     folder = Path() if config is None else config.parent
     if model is not None:
         content["model"] = _absolute(model) if Path(model).suffix else model
-    for key in ("lr", "momentum", "weight_decay", "accumulate", "atomic"):
+    _put(content, "optimizer", "seed", flags.pop("rounding_seed"))
+    for key in ("lr", "momentum", "weight_decay", "accumulate", "atomic", "rounding", "qas"):
         _put(content, "optimizer", key, flags.pop(key))
     for key in ("recompute", "page"):
         _put(content, "planning", key, flags.pop(key))
-    _put(content, "planning", "time_limit", flags.pop("plan_time_limit"))
+    for key in ("objective", "gap", "time_limit"):
+        _put(content, "planning", key, flags.pop(f"plan_{key}"))
     for key in ("sram", "flash", "step_time"):
         _put(content, "budget", key, flags.pop(key))
     for key in ("resize", "target"):
         _put(content, "data", key, flags.pop(key))
+    for key in ("mean", "std"):
+        text = flags.pop(key)
+        _put(content, "data", key, None if text is None else _numbers(f"--{key}", text))
     shape = flags.pop("input_shape")
     if shape is not None:
         content["input_shape"] = parse_shape(shape)
+    if flags["classes"] is not None:
+        flags["classes"] = parse_classes(flags["classes"])
     if flags["calibration"] is not None:
         flags["calibration"] = _absolute(flags["calibration"])
     if flags["device"] is not None and flags["device"].endswith(".toml"):
@@ -241,6 +336,28 @@ def _put(content: dict[str, Any], section: str, key: str, value: Any) -> None:
 
 def _absolute(path: str) -> str:
     return str(Path(path).absolute())
+
+
+def parse_classes(text: str) -> int | list[int | str]:
+    """`12`, or `0,3,new` as the list of a run file; raises InputError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() or part == runfile.FRESH for part in parts):
+        raise InputError(
+            f"--classes {text!r}: write how many, as in 12, or what each class starts as, as in "
+            f"0,3,{runfile.FRESH}"
+        )
+    rows = [int(part) if part.isdecimal() else part for part in parts]
+    return int(text) if len(rows) == 1 and text.strip().isdecimal() else rows
+
+
+def _numbers(flag: str, text: str) -> float | list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"{flag} {text!r}: write a number, or one for each channel, as in 0.5,0.4,0.4"
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def parse_shape(text: str) -> list[int]:

@@ -17,6 +17,8 @@ from kilograd import SGD, Budget, Planning
 from kilograd.errors import InputError
 
 DEFAULT = Path("kilograd.toml")
+FRESH = "new"
+"""In `classes`: one that starts as none of the network's."""
 T = TypeVar("T", SGD, Budget, Planning)
 
 
@@ -56,7 +58,7 @@ class RunFile(_Section):
     ranges: str | None = None
     headroom: float | None = None
     gradients: str | None = None
-    classes: int | None = None
+    classes: int | list[int | str] | None = None
     update: str | list[str] = "all"
     loss: str = "cross_entropy"
     output: str | None = None
@@ -94,6 +96,16 @@ def check(content: dict[str, Any], where: str) -> RunFile:
                 known = f"; there are {', '.join(_keys(item['loc'][:-1]))}"
             lines.append(f"  {place}: {item['msg']}{known}")
         raise InputError("\n".join(lines)) from error
+
+
+def classes(wanted: int | list[int | str]) -> int | list[int | None]:
+    """What `kilograd.compile` takes. Raises InputError for a text other than FRESH."""
+    if isinstance(wanted, int):
+        return wanted
+    for row in wanted:
+        if isinstance(row, str) and row != FRESH:
+            raise InputError(f"classes: {row!r} is neither a class nor {FRESH!r}")
+    return [row if isinstance(row, int) else None for row in wanted]
 
 
 def build(kind: type[T], section: str, values: dict[str, Any]) -> T:

@@ -1,33 +1,64 @@
-"""Sessions of the commands that run a program."""
+"""Sessions of the commands that run a program, and the options that these have in common."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from kilograd import Program
 from kilograd.cli.app import busy
+from kilograd.cli.run import Run, completion
 from kilograd.data import Samples
 from kilograd.errors import InputError
 from kilograd.execution.session import Session
 
 PLACES = ("host", "emulator")
 
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Samples: .npz, .csv, or a folder of pictures by class.",
+        show_default=False,
+    ),
+]
+Place = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        help="host or emulator. Default: host.",
+        show_default=False,
+        autocompletion=completion(lambda: PLACES),
+    ),
+]
 
-def start(program: Program, place: str) -> Session:
-    """A session on this computer, or on the emulated device."""
+
+def place_of(run: Run, place: str | None) -> str:
+    """Where a program runs: what `--on` says, else the run file. Raises InputError for a place that
+    there is not, before anything is compiled.
+    """
+    place = place or run.settings.training.on
     if place not in PLACES:
         raise InputError(f"--on {place!r} is unknown; there are {', '.join(PLACES)}")
+    return place
+
+
+def start(program: Program, place: str) -> Session:
+    """A session at a place of PLACES."""
     with busy(f"building for the {place}"):
         return program.on_emulator() if place == "emulator" else program.on_host()
 
 
 def judge(session: Session, samples: Samples) -> dict[str, Any]:
-    """Loss and, for classes, accuracy; on the emulator also what the last prediction cost."""
+    """Loss and, for classes, accuracy and confusion."""
     found = session.evaluate(samples.x, samples.y, progress=True)
     result: dict[str, Any] = {"loss": found.loss}
     if found.accuracy is not None:
         result["accuracy"] = found.accuracy
+    if found.confusion is not None:
+        result["confusion"] = found.confusion
     return result
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,18 +13,14 @@ from kilograd.cli.app import Json, app, print_json
 from kilograd.cli.run import Run, on_network
 from kilograd.errors import InputError
 from kilograd.execution.session import Session
+from kilograd.saving import write_file
 
 
 @app.command()
 @on_network
 def train(
     run: Run,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Samples: .npz, .csv, or a folder of pictures by class.", show_default=False
-        ),
-    ] = None,
+    data: sessions.Data = None,
     test: Annotated[
         Path | None,
         typer.Option(help="Samples to judge by; left out, those of --data.", show_default=False),
@@ -36,9 +31,7 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Of the order of samples. Default: 0.", show_default=False)
     ] = None,
-    on: Annotated[
-        str | None, typer.Option(help="host or emulator. Default: host.", show_default=False)
-    ] = None,
+    on: sessions.Place = None,
     state: Annotated[Path, typer.Option(help="Where what was learned goes.")] = Path(
         "learned.safetensors"
     ),
@@ -57,13 +50,13 @@ def train(
     seed = settings.seed if seed is None else seed
     if epochs < 0 or seed < 0:
         raise InputError(f"--epochs {epochs} and --seed {seed} must not be negative")
+    place = sessions.place_of(run, on)
     _check_free((state, curve), force)
     program = run.compile()
     samples = run.samples(data, program, "train")
     judged = samples
     if test is not None or run.settings.data.test is not None:
         judged = run.samples(test, program, "test")
-    place = on or settings.on
     session = sessions.start(program, place)
     before = sessions.judge(session, judged)
     history = session.fit(
@@ -86,6 +79,7 @@ def train(
         "losses": history.losses,
         "validation_losses": history.validation_losses,
         "validation_accuracies": history.validation_accuracies,
+        "confusion": history.confusion,
         "instructions_per_step": instructions,
     }
     _write(session, state, curve, report)
@@ -114,17 +108,5 @@ def _write(session: Session, state: Path, curve: Path, report: dict[str, Any]) -
     """Both files, each whole or not at all."""
     from safetensors.numpy import save
 
-    contents = {
-        state: save(session.state_dict()),
-        curve: (json.dumps(report, indent=2) + "\n").encode(),
-    }
-    try:
-        for path, content in contents.items():
-            with tempfile.TemporaryDirectory(
-                dir=path.absolute().parent, prefix=".kilograd-"
-            ) as new:
-                part = Path(new) / path.name
-                part.write_bytes(content)
-                part.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {state} and {curve}: {error}") from error
+    write_file(state, save(session.state_dict()), "what was learned")
+    write_file(curve, (json.dumps(report, indent=2) + "\n").encode(), "the curve")

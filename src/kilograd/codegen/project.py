@@ -41,14 +41,13 @@ _ELEMENTS_PER_LINE = 8
 class Sources:
     """The network's C files as text by relative path, and what their callers need to know.
 
-    `checkpoint_id` identifies network and state layout; `state_bytes` is the size of the state
-    structure. `pages` says whether the network wants a storage.
+    `checkpoint_id` identifies network and state layout. `pages` says whether the network wants a
+    storage.
     """
 
     name: str
     files: Mapping[str, str]
     checkpoint_id: int
-    state_bytes: int
     has_target: bool
     pages: bool = False
 
@@ -85,8 +84,6 @@ def emit(
         "predict": writer.body(predict, _arguments(predict.graph), paged[0]),
         "train": writer.body(train, _arguments(train.graph), paged[1], marker),
     }
-    state_bytes = sum(-(-value.type.bytes // 4) * 4 for value in state)
-    state_bytes += paging_state_bytes(storage) if storage else 0
     target = TrainingInputs.of(train.graph).target
     headers = sorted(
         {*writer.headers, "base.h", "checkpoint.h", "shape.h"} | ({"page.h"} if storage else set())
@@ -95,7 +92,7 @@ def emit(
         "name": name,
         "upper": name.upper(),
         "arena_bytes": arena_bytes,
-        "state_bytes": state_bytes,
+        "state_bytes": state_bytes(predict, train, storage),
         "input": predict.graph.inputs[0],
         "input_scale": _scale_text(predict.graph.inputs[0]),
         "input_offset": predict.offsets[predict.graph.inputs[0].name],
@@ -115,8 +112,8 @@ def emit(
         "headers": headers,
         "paging": paging_context(storage) if storage else None,
     }
-    checkpoint_id = _checkpoint_id(train, storage)
-    context["checkpoint_id"] = f"0x{checkpoint_id:08x}u"
+    identity = checkpoint_id(train, storage)
+    context["checkpoint_id"] = f"0x{identity:08x}u"
     files = {
         f"{name}.h": wrap(_TEMPLATES.get_template("network.h.j2").render(context)),
         f"{name}.c": wrap(_TEMPLATES.get_template("network.c.j2").render(context)),
@@ -124,7 +121,16 @@ def emit(
     }
     for header in _closure([*headers, *(DRIVERS if storage else ())]):
         files[f"kilograd/{header}"] = (RUNTIME / header).read_text()
-    return Sources(name, files, checkpoint_id, state_bytes, target is not None, storage is not None)
+    return Sources(name, files, identity, target is not None, storage is not None)
+
+
+def state_bytes(predict: Schedule, train: Schedule, storage: StoragePlan | None = None) -> int:
+    """Bytes of the state structure: of the states that are not in storage, and of what those in
+    storage need beside them.
+    """
+    state = _not_stored(_merge(schedule.graph.state for schedule in (predict, train)), storage)
+    tensors = sum(-(-value.type.bytes // 4) * 4 for value in state)
+    return tensors + (paging_state_bytes(storage) if storage else 0)
 
 
 def harness(sources: Sources) -> str:
@@ -290,7 +296,7 @@ def _closure(headers: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
-def _checkpoint_id(train: Schedule, storage: StoragePlan | None) -> int:
+def checkpoint_id(train: Schedule, storage: StoragePlan | None = None) -> int:
     """32 bits that change with the network, its frozen weights and the layout of its state."""
     graph = train.graph
     digest = hashlib.sha256()

@@ -27,6 +27,9 @@ from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSq
 from kilograd.ops.q_convert import Quantize
 from kilograd.options import Loss, finite_float32
 
+_MOST_CLASSES = 256
+"""Of more classes no confusion is counted: they are tokens, not kinds."""
+
 OK, NONFINITE, PARTIAL, LABEL, CHECKPOINT, INPUT, STORAGE = range(7)
 
 Array = np.ndarray
@@ -84,21 +87,27 @@ class Measurements:
 
 @dataclass(frozen=True)
 class History:
-    """What `fit` saw: the loss of every step, and the validation loss and accuracy after every
-    epoch.
+    """What `fit` saw: the loss of every step, the validation loss and accuracy after every epoch,
+    and the `confusion` of the last validation, as of `Evaluation`, empty where there is none.
     """
 
     losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
     validation_accuracies: list[float] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean loss over samples, and the share of right classes where there are classes."""
+    """The mean loss over samples, and the share of right classes where there are classes.
+
+    `confusion` counts, for each class (row), what its samples were taken for (column); None where
+    there are no classes, or more than 256.
+    """
 
     loss: float
     accuracy: float | None
+    confusion: list[list[int]] | None = None
 
 
 class Session:
@@ -181,6 +190,7 @@ class Session:
                     history.validation_losses.append(found.loss)
                     if found.accuracy is not None:
                         history.validation_accuracies.append(found.accuracy)
+                    history.confusion[:] = found.confusion or []
         return history
 
     # Judging -------------------------------------------------------------------------------------
@@ -212,11 +222,22 @@ class Session:
         output = np.concatenate(outputs)
         classes = self._interface.loss is Loss.CROSS_ENTROPY and y is not None
         accuracy = self._accuracy(output, y) if classes and y is not None else None
-        return Evaluation(self._loss(output, array, y), accuracy)
+        confusion = self._confusion(output, y) if classes and y is not None else None
+        return Evaluation(self._loss(output, array, y), accuracy, confusion)
 
     def _accuracy(self, output: Array, y: ArrayLike) -> float:
         winners = np.argmax(output, axis=1)
         return float(np.mean(winners == self._labels(y, len(winners))))
+
+    def _confusion(self, output: Array, y: ArrayLike) -> list[list[int]] | None:
+        classes = output.shape[1]
+        if classes > _MOST_CLASSES:
+            return None
+        counts = np.zeros((classes, classes), np.int64)
+        labels = self._labels(y, len(output))
+        np.add.at(counts, (labels.ravel(), np.argmax(output, axis=1).ravel()), 1)
+        rows: list[list[int]] = counts.tolist()
+        return rows
 
     def _loss(self, outputs: Array, x: ArrayLike, y: ArrayLike | None) -> float:
         output = outputs.astype(np.float64)

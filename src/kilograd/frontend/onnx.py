@@ -32,6 +32,7 @@ from kilograd.frontend.lowering import (
     Weight,
     identifier,
 )
+from kilograd.frontend.onnx_notes import exporter_notes
 from kilograd.frontend.onnx_patterns import fuse
 from kilograd.frontend.onnx_table import (
     INTEGERS,
@@ -123,7 +124,8 @@ class _Walk:
         shapes = {item.name: tuple(item.dims) for item in graph.initializer}
         origins = {t.origin.name for t in built.constants.values() if t.origin}
         parameters = {name: shape for name, shape in shapes.items() if name in origins}
-        return Imported(built, identifier(self.path.stem.lower()), parameters)
+        notes = exporter_notes(self.model, parameters)
+        return Imported(built, identifier(self.path.stem.lower()), parameters, notes)
 
     def _bind_input(self, example_input: Any) -> None:
         graph = self.model.graph

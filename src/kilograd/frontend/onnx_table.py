@@ -276,6 +276,16 @@ def _cast(low: Lowering, a: Arguments) -> Source:
     return _identity(low, a)
 
 
+def _cast_like(low: Lowering, a: Arguments) -> Source:
+    """A constant takes the type of the second operand, of which only the type is read."""
+    like = a.operand(1)
+    if isinstance(a.x, Weight):
+        value = like.value if isinstance(like, Moved) else like
+        kind = value.array.dtype if isinstance(value, Weight) else value.type.dtype.numpy
+        return Weight(a.x.array.astype(kind))
+    return _identity(low, a)
+
+
 def _shape(low: Lowering, a: Arguments) -> Weight:
     shape = lo.shape_of(a.x)
     start, end = a.attribute("start", 0), a.attribute("end", len(shape))
@@ -459,6 +469,7 @@ TABLE: dict[str, Row] = {
     "AveragePool": _avg_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
@@ -528,9 +539,9 @@ POINTWISE = {
 """Rows of one tensor that work on any shape."""
 
 MOVABLE = {
-    "Add", "Cast", "Div", "Dropout", "Flatten", "Gather", "Gemm", "Identity", "LogSoftmax",
-    "MatMul", "Mul", "Reshape", "Shape", "Size", "Slice", "Softmax", "Split", "Squeeze", "Sub",
-    "Transpose", "Unsqueeze", "Where",
+    "Add", "Cast", "CastLike", "Div", "Dropout", "Flatten", "Gather", "Gemm", "Identity",
+    "LogSoftmax", "MatMul", "Mul", "Reshape", "Shape", "Size", "Slice", "Softmax", "Split",
+    "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 """Rows that know tensors whose batch is not in front."""
 

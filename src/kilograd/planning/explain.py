@@ -41,7 +41,7 @@ def peak(schedule: Schedule) -> tuple[int, list[PeakMember]]:
     for buffer in schedule.lifetimes.buffers:
         if buffer.first <= time < buffer.last:
             value = owners.get(buffer.name)
-            node = producers.get(value) if value else None
+            node = producers.get(value) if value else schedule.graph.nodes[buffer.first]
             members.append(PeakMember(buffer.size_bytes, buffer.name, value, node))
     return time, sorted(members, key=lambda m: (-m.size_bytes, m.name))
 
@@ -52,11 +52,9 @@ def describe_peak(schedule: Schedule, limit: int = 5) -> str:
     lines = []
     for member in members[:limit]:
         where = str(member.node.location) if member.node else "input"
-        shape = str(member.value.type) if member.value else "scratch"
-        lines.append(f"  {member.size_bytes:>10,} B  %{member.name} {shape}  {where}")
-    rest = sum(member.size_bytes for member in members[limit:])
-    if rest:
-        lines.append(f"  {rest:>10,} B  in {len(members) - limit} smaller ones")
+        what = f"%{member.name} {member.value.type}" if member.value else member.name
+        lines.append(f"  {member.size_bytes:>10,} B  {what}  {where}")
+    lines += _smaller([member.size_bytes for member in members[limit:]])
     if schedule.graph.nodes:
         node = schedule.graph.nodes[min(time, len(schedule.graph.nodes) - 1)]
         lines.append(f"  while running {node.op.name} of {node.location}")
@@ -71,10 +69,13 @@ def describe_state(graph: Graph, limit: int = 3) -> str:
         f"  {value.type.bytes:>10,} B  {data.origin.name if data.origin else value} {value.type}"
         for value, data in tensors[:limit]
     ]
-    rest = sum(value.type.bytes for value, _ in tensors[limit:])
-    if rest:
-        lines.append(f"  {rest:>10,} B  in {len(tensors) - limit} smaller ones")
-    return "\n".join(lines)
+    return "\n".join(lines + _smaller([value.type.bytes for value, _ in tensors[limit:]]))
+
+
+def _smaller(sizes: list[int]) -> list[str]:
+    """The line for what is not named."""
+    ones = "one" if len(sizes) == 1 else "ones"
+    return [f"  {sum(sizes):>10,} B  in {len(sizes)} smaller {ones}"] if sum(sizes) else []
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,13 @@ from kilograd.planning.storage import StoragePlan
 @dataclass(frozen=True)
 class Away:
     """A stretch of a step in which a tensor is not in RAM: behind node `first`, up to node `last`,
-    which brings it back. At `tightest` RAM is fullest meanwhile: `live_bytes` are alive, and with
-    the tensor the arena would be `over_bytes` larger than the plan allows.
+    which brings it back. It leaves as the value `gone` of the planned function and comes back as
+    `back`. At `tightest` RAM is fullest meanwhile: `live_bytes` are alive, and with the tensor the
+    arena would be `over_bytes` larger than the plan allows.
     """
 
+    gone: str
+    back: str
     first: int
     last: int
     after: str
@@ -289,6 +292,8 @@ def _tensor(graph: Graph, moved: Moves, kept: Mapping[str, str], limit: int) -> 
 
 def _away(graph: Graph, absence: Absence) -> Away:
     return Away(
+        gone=absence.gone.name,
+        back=absence.back.name,
         first=absence.after,
         last=absence.before,
         after=node_title(graph, absence.after),

@@ -62,6 +62,27 @@ class BufferFacts:
         return self.lifetime.name
 
 
+class GapKind(Enum):
+    """What becomes of a tensor between two of its uses; the value is what reports say."""
+
+    PAGED = "paged out"
+    RECOMPUTED = "dropped, and computed again"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A tensor that leaves the arena and comes back: `before` and `after` are the names of the
+    buffers that hold it. Node `first` is the first without it, node `last` brings it back.
+    """
+
+    tensor: str
+    before: str
+    after: str
+    first: int
+    last: int
+    kind: GapKind
+
+
 def phases(graph: Graph) -> tuple[Phase, ...]:
     """What each node does in its function."""
     steps = set(graph.updates.values())

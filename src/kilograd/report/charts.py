@@ -14,30 +14,24 @@ from kilograd.figures import Figures, Step
 from kilograd.ir import Graph
 from kilograd.planning.explain import kept_for
 from kilograd.planning.facts import BufferFacts, Kind, Phase
+from kilograd.report.confusion import MOST_CLASSES as MOST_CLASSES
+from kilograd.report.confusion import confusion as confusion
+from kilograd.report.drawing import FONT as _FONT
+from kilograd.report.drawing import Spec, byte_ticks
+from kilograd.report.drawing import altair_module as _altair
+from kilograd.report.drawing import color_of as _color
+from kilograd.report.drawing import finish as _finish
+from kilograd.report.drawing import kilobytes as _kilobytes
+from kilograd.report.fronts import front as front
+from kilograd.report.gaps import gap_marks
 from kilograd.report.palette import KINDS, PHASES, USES, ink_on
 
 MACS = "multiply-accumulates"
 INSTRUCTIONS = "instructions"
 
-Spec = dict[str, Any]
-
 _AXIS_HEIGHT = 52
 """Pixels of a horizontal axis with its title, and of the padding."""
 
-_GRID = "rgba(128,128,128,0.22)"
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
-_AXIS = {
-    "labelColor": "currentColor",
-    "titleColor": "currentColor",
-    "gridColor": _GRID,
-    "domainColor": _GRID,
-    "tickColor": _GRID,
-    "labelFontSize": 11,
-    "titleFontSize": 11,
-    "titleFontWeight": "normal",
-    "labelFont": _FONT,
-    "titleFont": _FONT,
-}
 _KIND_COLORS = {kind.value: color for kind, color in KINDS.items()}
 _PHASE_COLORS = {phase.value: color for phase, color in PHASES.items()}
 _RUN_COLORS = [KINDS[k] for k in (Kind.SAVED, Kind.COTANGENT, Kind.GRADIENT, Kind.ACTIVATION)]
@@ -53,12 +47,14 @@ def memory_map(figures: Figures, graph: Graph) -> Spec:
         "first:Q",
         scale=alt.Scale(domain=[0, count], nice=False),
         title="node, in order of execution",
+        axis=alt.Axis(ticks=False, labelPadding=13),
     )
     ticks = byte_ticks(arena)
     y_axis = alt.Axis(values=ticks, labelExpr=_kilobytes(arena), title="address in the arena")
     y_scale = alt.Scale(domain=[0, arena], nice=False)
     tooltip = [
         alt.Tooltip("name:N", title="tensor"),
+        *([alt.Tooltip("again:N", title="in the arena")] if figures.gaps else []),
         alt.Tooltip("shares:N", title="shared with"),
         alt.Tooltip("type:N"),
         alt.Tooltip("layer:N"),
@@ -68,6 +64,15 @@ def memory_map(figures: Figures, graph: Graph) -> Spec:
         alt.Tooltip("alive:N", title="alive during"),
         alt.Tooltip("keeper:N", title="kept alive by"),
     ]
+    find = alt.param(
+        name="find",
+        value="",
+        bind=alt.binding(
+            input="search", placeholder="part of a name", name="find a tensor or layer"
+        ),
+    )
+    texts = "lower(datum.name + ' ' + datum.shares + ' ' + datum.layer)"
+    found = f"!find || indexof({texts}, lower(find)) >= 0"
     base = alt.Chart(data)
     boxes = base.mark_rect(stroke="rgba(255,255,255,0.55)", strokeWidth=0.6).encode(
         x=x,
@@ -75,6 +80,7 @@ def memory_map(figures: Figures, graph: Graph) -> Spec:
         y=alt.Y("bottom:Q", scale=y_scale, axis=y_axis),
         y2="top:Q",
         color=_color("kind", _KIND_COLORS, _kinds(figures)),
+        opacity=alt.condition(found, alt.value(1), alt.value(0.12)),
         tooltip=tooltip,
     )
     room = f"width * (datum.last - datum.first) / {count}"
@@ -88,7 +94,12 @@ def memory_map(figures: Figures, graph: Graph) -> Spec:
         font=_FONT,
         color=alt.expr("datum.ink"),
         text=alt.expr(f"{fits} ? datum.name : ''"),
-    ).encode(x="first:Q", y=alt.Y("middle:Q", scale=y_scale), tooltip=tooltip)
+    ).encode(
+        x="first:Q",
+        y=alt.Y("middle:Q", scale=y_scale),
+        opacity=alt.condition(found, alt.value(1), alt.value(0.25)),
+        tooltip=tooltip,
+    )
     at = figures.peak_step
     side = "right" if at > count / 2 else "left"
     ends = alt.Data(values=[{"x": at}, {"x": at + 1}])
@@ -122,7 +133,10 @@ def memory_map(figures: Figures, graph: Graph) -> Spec:
             tooltip=[alt.Tooltip("phase:N"), alt.Tooltip("nodes:N")],
         )
     )
-    return _finish(alt.layer(boxes, labels, strip, lines, title), 390)
+    layers = [boxes, labels, strip, lines, title]
+    if figures.gaps:
+        layers[1:1] = gap_marks(figures, y_scale)
+    return _finish(alt.layer(*layers).add_params(find), 390)
 
 
 def memory_uses(figures: Figures) -> Spec:
@@ -331,7 +345,7 @@ def _by_epoch(
     epochs = max(len(values) for values in curves.values())
     x = alt.X(
         "epoch:Q",
-        axis=alt.Axis(tickMinStep=1, tickCount=min(epochs, 8)),
+        axis=alt.Axis(values=list(range(1, epochs + 1, -(-epochs // 8))), format="d"),
         scale=alt.Scale(domain=[1, max(epochs, 2)], nice=False),
     )
     chart = (
@@ -340,13 +354,6 @@ def _by_epoch(
         .encode(x=x, y=y, **_runs(runs), tooltip=["run:N", "epoch:Q", tooltip])
     )
     return _finish(chart, 220)
-
-
-def _altair() -> Any:
-    # An extra: only reports need it.
-    import altair
-
-    return altair
 
 
 def unit_of_work(figures: Figures) -> str:
@@ -373,19 +380,6 @@ def smoothed(values: Sequence[float], points: int = 150) -> list[tuple[int, floa
     ]
 
 
-def byte_ticks(limit: int) -> list[int]:
-    """Round addresses, powers of two apart, at most eight."""
-    step = 16
-    while limit // step > 8:
-        step *= 2
-    return list(range(0, limit + 1, step))
-
-
-def _kilobytes(limit: int) -> str:
-    small = limit < 8 * 1024
-    return "datum.value + ' B'" if small else "format(datum.value / 1024, ',') + ' KB'"
-
-
 def _phase_runs(figures: Figures) -> list[dict[str, Any]]:
     """Stretches of nodes of one phase."""
     runs = []
@@ -403,10 +397,12 @@ def _phase_runs(figures: Figures) -> list[dict[str, Any]]:
 def _box(figures: Figures, graph: Graph, facts: BufferFacts) -> dict[str, Any]:
     life = facts.lifetime
     step = None if facts.writer is None else figures.steps[facts.writer]
+    back = {gap.after: f"again, after it was {gap.kind.value}" for gap in figures.gaps}
     bottom, top = facts.offset_bytes, facts.offset_bytes + life.size_bytes
     count = len(figures.steps)
     return {
         "name": facts.name,
+        "again": back.get(facts.name, "for the first time"),
         "shares": ", ".join(value.name for value in facts.values[1:]) or "no other",
         "type": str(facts.values[0].type) if facts.values else "bytes",
         "layer": "input of the program" if step is None else _where(step),
@@ -434,12 +430,6 @@ def _kinds(figures: Figures) -> list[str]:
     return [kind.value for kind in Kind if kind in present]
 
 
-def _color(field: str, colors: Mapping[str, str], names: Sequence[str]) -> Any:
-    alt = _altair()
-    scale = alt.Scale(domain=list(names), range=[colors[name] for name in names])
-    return alt.Color(f"{field}:N", scale=scale, legend=None)
-
-
 def run_marks(names: Sequence[str]) -> dict[str, tuple[str, list[int]]]:
     """Colour and dash of each run: two ways to tell them apart."""
     return {
@@ -459,17 +449,3 @@ def _runs(runs: Mapping[str, History]) -> dict[str, Any]:
             "run:N", scale=alt.Scale(domain=list(marks), range=list(dashes)), legend=None
         ),
     }
-
-
-def _finish(chart: Any, height: int) -> Spec:
-    """The chart as a dictionary, as wide as its place."""
-    chart = chart.properties(
-        width="container",
-        height=height,
-        background="transparent",
-        autosize={"type": "fit", "contains": "padding"},
-        padding={"left": 4, "right": 12, "top": 8, "bottom": 4},
-    )
-    chart = chart.configure_view(strokeWidth=0).configure_axis(**_AXIS)
-    spec: Spec = chart.to_dict()
-    return spec

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import tempfile
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -20,48 +17,45 @@ from kilograd.figures import Figures, counted
 from kilograd.planning.costs import Estimate, rounded, total, with_prefix
 from kilograd.planning.explain import PeakExplanation, explain_peak
 from kilograd.planning.facts import Kind, Phase
+from kilograd.planning.front import FrontPoint, efficient, measure_of
 from kilograd.planning.layers import LayerFacts
 from kilograd.report import charts
-from kilograd.report.palette import DARK_PAGE, KINDS, LIGHT_PAGE, PHASES, USES
-from kilograd.report.runtime import chart_runtime, require_charts
+from kilograd.report.fronts import quantity
+from kilograd.report.gaps import gap_dashes
+from kilograd.report.html import html, write_html
+from kilograd.report.palette import FRONT, KINDS, PHASES, USES
+from kilograd.report.runtime import require_charts
 
 if TYPE_CHECKING:
     from kilograd.program import Program
 
 Runs = Sequence[History] | Mapping[str, History]
 Sample = tuple[ArrayLike, ArrayLike | None]
-
-_FOLDER = Path(__file__).parent
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_FOLDER),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-)
-_TEMPLATES.filters["thousands"] = lambda number: f"{number:,}"
-_TEMPLATES.filters["percent"] = lambda share: f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+Fronts = Mapping[str, Sequence[FrontPoint]]
 
 
 def write(
-    program: Program, path: str | Path, *, runs: Runs = (), sample: Sample | None = None
+    program: Program,
+    path: str | Path,
+    *,
+    runs: Runs = (),
+    sample: Sample | None = None,
+    fronts: Fronts | None = None,
 ) -> Path:
     """Write the report, whole or not at all; see `Program.report`."""
     target = Path(path)
-    text = render(program, runs=runs, sample=sample)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=".kilograd-")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(scratch).chmod(0o644)
-        os.replace(scratch, target)
-    except OSError as error:
-        raise InputError(f"cannot write the report to {path}: {error}") from error
+    text = render(program, runs=runs, sample=sample, fronts=fronts)
+    write_html(target, text, "the report")
     return target
 
 
-def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -> str:
+def render(
+    program: Program,
+    *,
+    runs: Runs = (),
+    sample: Sample | None = None,
+    fronts: Fronts | None = None,
+) -> str:
     """The HTML of the report; the same text for the same arguments."""
     require_charts()
     named = _named(runs)
@@ -81,6 +75,18 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         specs["validation"] = charts.accuracies(named)
     elif any(history.validation_losses for history in named.values()):
         specs["validation"] = charts.validation_losses(named)
+    confused = {
+        f"confusion-{index}": name
+        for index, (name, history) in enumerate(named.items())
+        if 0 < len(history.confusion) <= charts.MOST_CLASSES
+    }
+    for chart, name in confused.items():
+        specs[chart] = charts.confusion(named[name].confusion)
+    choices = [_front(name, points) for name, points in (fronts or {}).items()]
+    room = figures.rooms[0].available_bytes
+    for choice, points in zip(choices, (fronts or {}).values(), strict=True):
+        specs[choice["id"]] = charts.front(points, room)
+    absent = {gap.kind.value for gap in figures.gaps}
     context = {
         "figures": figures,
         "model": Path(figures.model).name,
@@ -91,6 +97,8 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
             "kinds": [(k.value, KINDS[k]) for k in Kind if k in {f.kind for f in figures.buffers}],
             "phases": [(p.value, PHASES[p]) for p in Phase],
             "runs": charts.run_marks(list(named)),
+            "gaps": {name: dash for name, dash in gap_dashes().items() if name in absent},
+            "front": FRONT,
         },
         "kind_colors": {kind.value: color for kind, color in KINDS.items()}
         | {"free": USES["free"]},
@@ -99,11 +107,10 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         "unit": charts.unit_of_work(figures),
         "runs": [_run(name, history) for name, history in named.items()],
         "estimates": _estimates(figures),
-        "charts": {name: _script_json(spec) for name, spec in specs.items()},
-        "style": _style(),
-        "runtime": chart_runtime(),
+        "fronts": choices,
+        "confused": confused,
     }
-    return _TEMPLATES.get_template("report.html.j2").render(context)
+    return html("report.html.j2", specs, context)
 
 
 def blank_sample(program: Program) -> Sample:
@@ -301,21 +308,34 @@ def _run(name: str, history: History) -> dict[str, Any]:
     }
 
 
+def _front(name: str, points: Sequence[FrontPoint]) -> dict[str, Any]:
+    """The choices of a front for the page, those that no other beats; by SRAM."""
+    on_front = efficient(points, measure_of(points))
+    rows = [
+        {
+            "label": point.label,
+            "sram": point.sram_bytes,
+            "time": quantity(point.seconds, "s"),
+            "energy": quantity(point.joules, "J"),
+            "gain": "" if point.gain is None else f"{point.gain:.4g}",
+            "chosen": point.chosen,
+            "note": point.note,
+        }
+        for point, best in zip(points, on_front, strict=True)
+        if best or point.chosen
+    ]
+    rows.sort(key=lambda row: (row["sram"], row["label"]))
+    columns = [key for key in ("time", "energy", "gain") if any(row[key] for row in rows)]
+    identity = "front-" + re.sub(r"\W+", "-", name).strip("-").lower()
+    return {
+        "id": identity,
+        "name": name,
+        "rows": rows,
+        "columns": columns,
+        "beaten": len(points) - len(rows),
+    }
+
+
 def _percent(part: int, whole: int) -> str:
     share = part / max(whole, 1)
     return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
-
-
-def _style() -> str:
-    """The style sheet, with the colours of the charts as variables."""
-    variables = {f"kind-{kind.name.lower()}": color for kind, color in KINDS.items()}
-    variables |= {f"phase-{phase.value}": color for phase, color in PHASES.items()}
-    lines = "".join(f"--{name}: {color};" for name, color in variables.items())
-    pages = f"--page-light: {LIGHT_PAGE}; --page-dark: {DARK_PAGE};"
-    return f":root {{{lines}{pages}}}\n" + (_FOLDER / "report.css").read_text(encoding="utf-8")
-
-
-def _script_json(spec: Mapping[str, Any]) -> str:
-    """JSON that is safe within a script element."""
-    text = json.dumps(spec, separators=(",", ":"), sort_keys=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -41,6 +41,14 @@ USES: dict[str, str] = {
 """Parts of the SRAM and of the flash by name; within one memory no two are alike."""
 
 
+FRONT: dict[str, str] = {
+    "chosen": KINDS[Kind.COTANGENT],
+    "on the front": KINDS[Kind.SAVED],
+    "beaten": KINDS[Kind.INPUT],
+}
+"""Choices of a front; their shapes differ, too."""
+
+
 def luminance(color: str) -> float:
     """The relative luminance of `#rrggbb`, in [0, 1] (WCAG 2.2)."""
     channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]

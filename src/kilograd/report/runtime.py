@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
-import tempfile
 from importlib import metadata
 
 from kilograd.errors import InputError
 from kilograd.execution.build_cache import cache_directory
+from kilograd.saving import write_file
 
 INSTALL = "pip install 'kilograd[report]'"
 
@@ -40,8 +39,5 @@ def chart_runtime() -> str:
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     bundle = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     entry.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=entry.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(bundle)
-    os.replace(scratch, entry)
+    write_file(entry, bundle.encode(), "the charts' runtime")
     return bundle

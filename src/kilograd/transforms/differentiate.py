@@ -7,6 +7,7 @@ tensor.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -51,6 +52,14 @@ class TrainingGraphs:
     predict: Graph
     train: Graph
     gradients: dict[Value, Value]
+
+    @staticmethod
+    def present(gradients: Mapping[Value, Value], train: Graph) -> dict[Value, Value]:
+        """The gradients that are values of a later form of the training step; where an operator
+        computes gradient and step in one there is none.
+        """
+        values = set(train.values())
+        return {state: gradient for state, gradient in gradients.items() if gradient in values}
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,14 @@ class Price:
 class Absence:
     """A stretch of a step in which a tensor is not in RAM.
 
-    Node `after` of the planned function is the last to use it, node `before` brings it back. Of the
-    nodes between, RAM is fullest at `tightest`: `live_bytes` are alive there, and with the tensor
-    the arena would need `over_bytes` more than the plan allows it (negative where the tensor alone
-    would have fitted).
+    Node `after` of the planned function is the last to use it, as `gone`; node `before` brings it
+    back, as `back`. Of the nodes between, RAM is fullest at `tightest`: `live_bytes` are alive
+    there, and with the tensor the arena would need `over_bytes` more than the plan allows it
+    (negative where the tensor alone would have fitted).
     """
 
+    gone: Value
+    back: Value
     after: int
     before: int
     tightest: int
@@ -244,7 +246,7 @@ class _Reader:
             before = self.defined[back]
             between = range(after + 1, before)
             if between:
-                result.append(self.absence(value, after, before, between))
+                result.append(self.absence(gone, back, after, before, between))
         return tuple(result)
 
     def in_storage(self, value: Value) -> bool:
@@ -260,13 +262,13 @@ class _Reader:
         count = len(self.graph.nodes[index].inputs)
         return isinstance(op, Paging) and any(map(op.reads, range(count)))
 
-    def absence(self, value: Value, after: int, before: int, between: range) -> Absence:
-        size = -(-value.type.bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    def absence(self, gone: Value, back: Value, after: int, before: int, between: range) -> Absence:
+        size = -(-gone.type.bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         tightest = max(between, key=lambda i: (self.live[i], -i))
         limit = self.planned.solution.limits.ram_bytes
         live = self.live[tightest]
         over = live + size - (self.planned.solution.peak_bytes if limit is None else limit)
-        return Absence(after, before, tightest, live, over)
+        return Absence(gone, back, after, before, tightest, live, over)
 
     def ways(
         self, value: Value, absences: Sequence[Absence], paged: bool, reruns: bool
