@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kilograd import devices
 from kilograd.codegen.names import tensor_names
+from kilograd.devices import Device
 from kilograd.ir.origin import Part
 from kilograd.options import Planning
 from kilograd.planning.explain_plan import PlanExplanation
@@ -239,7 +240,7 @@ def command(program: Program) -> str:
         "kilograd.compile(",
         f"    {model},  # {program.model}" if model == "model" else f"    {model},",
         f"    numpy.zeros({shape}, numpy.float32),",
-        f"    device={device.name!r}," if known else f"    device=kilograd.{device!r},",
+        f"    device={device.name!r}," if known else f"    device=kilograd.{_device_text(device)},",
         f"    update=kilograd.update.parse({update!r}),",
         f"    loss={program.loss.value!r},",
         f"    optimizer=kilograd.{optimizer!r},",
@@ -259,6 +260,11 @@ def _precision_lines(program: Program) -> list[str]:
         return []
     settings = [f"    {name}={value!r}," for name, value in program.quantized.settings.items()]
     return ["    precision='int8',", "    calibration=calibration,", *settings]
+
+
+def _device_text(device: Device) -> str:
+    """The device as an expression in which the names of its parts are found."""
+    return repr(device).replace("Storage(", "kilograd.devices.Storage(")
 
 
 def _planning_flags(program: Program) -> list[str]:
