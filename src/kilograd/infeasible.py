@@ -48,17 +48,20 @@ def infeasible(
     ways = [f"  * {way}" for way in _Ways(fitter, derive, failure).all()]
     rest = ["What would lower it:", *ways] if ways else []
     if failure.leanest is None:
-        return InfeasibleError("\n".join([_too_slow(fitter, failure), *rest]))
+        return InfeasibleError("\n".join([_too_slow(fitter, failure, plain), *rest]))
     return InfeasibleError("\n".join([*_least(fitter, failure, failure.leanest, plain), *rest]))
 
 
-def _too_slow(fitter: Fitter, failure: NoFitError) -> str:
-    budget, device = fitter.program.budget, fitter.program.device.name
-    known = f"at least {failure.seconds:.3g} s" if failure.seconds else "longer"
+def _too_slow(fitter: Fitter, failure: NoFitError, plain: Program) -> str:
+    program, limit = fitter.program, fitter.sram or 0
+    whose = "the budget" if program.budget.sram_bytes == limit else program.device.name
+    cost = plain.step_cost
+    taken = f" and takes {cost.seconds:.3g} s" if cost else ""
+    known = f" A plan takes {failure.seconds:.3g} s or more." if failure.seconds else ""
     return (
-        f"{fitter.program.name} does not fit {device}: in the {budget.step_seconds:.3g} s of "
-        f"step_time no plan of the training step was found, whatever the SRAM; with pages it takes "
-        f"{known} by estimate."
+        f"{program.name} does not fit the {limit:,} bytes of SRAM of {whose} within "
+        f"step_time={program.budget.step_time!r}: as it is it needs {plain_sram_bytes(plain):,}"
+        f"{taken}, and no plan with less was found that keeps the time.{known}"
     )
 
 
