@@ -25,7 +25,7 @@ from kilograd.calibrate import Network
 from kilograd.execution.emulated import EmulatedBackend
 from kilograd.execution.instruction_counter import Block
 
-NETWORKS = ("mlp", "lenet", "dscnn", "resnet8", "tcn", "face_detector")
+NETWORKS = ("mlp", "lenet", "tcn", "face_detector")
 BOARDS = ("nrf52840", "rp2040")
 CONDITIONS = (
     "eq",

@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"options"},
     "demo_data": {"errors"},
     "demo": {"__init__", "compiler", "program", "demo_data", "devices"},
-    "cli": {"__init__", "demo", "compiler", "data", "zoo", "report"},
+    "calibrate": {"compiler", "zoo"},
+    "cli": {"__init__", "demo", "calibrate", "compiler", "data", "zoo", "report"},
     "__init__": {"frontier"},
 }
 

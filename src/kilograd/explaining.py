@@ -49,8 +49,10 @@ def explain(program: Program, subject: str, name: str = "") -> Explanation:
     if subject == "value":
         told = explain_value(program.train, name)
         return dataclasses.replace(told, plan=_moves_of(program, told.name))
-    explain_parts = explain_weight if subject == "weight" else explain_layer
-    return explain_parts(program.forward, program.update, program.train, name)
+    parts = program.forward, program.update, program.train, name
+    if subject == "weight":
+        return explain_weight(*parts)
+    return explain_layer(*parts, program.device, program.storage_device)
 
 
 def to_json(explanation: Explanation) -> str:

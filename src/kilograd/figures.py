@@ -5,16 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kilograd import devices
 from kilograd.codegen.names import tensor_names
-from kilograd.devices import Device
+from kilograd.ir import Graph
 from kilograd.ir.origin import Part
 from kilograd.options import Planning
+from kilograd.planning.costs import (
+    Estimate,
+    of_instructions,
+    quality,
+    total,
+)
 from kilograd.planning.explain_plan import PlanExplanation
 from kilograd.planning.facts import BufferFacts, Kind, Phase, buffer_facts, phases
 from kilograd.planning.layers import (
@@ -24,9 +31,11 @@ from kilograd.planning.layers import (
     owning_layers,
     parameter_facts,
 )
+from kilograd.planning.paging import step_estimates
 from kilograd.update import unparse
 
 if TYPE_CHECKING:
+    from kilograd.devices import Device
     from kilograd.execution.image import Image
     from kilograd.program import Macs, Memory, Program
 
@@ -59,8 +68,9 @@ class Use:
 
 @dataclass(frozen=True)
 class Step:
-    """A node of the training step; `live_bytes` are alive in the arena while it runs, and
-    `instructions` are those counted on the emulated device, None where nobody counted.
+    """A node of the training step; `live_bytes` are alive in the arena while it runs,
+    `instructions` are those counted on the emulated device, None where nobody counted, and
+    `estimate` is what it takes by the model of the device, or by the counted instructions.
     """
 
     index: int
@@ -70,6 +80,7 @@ class Step:
     phase: Phase
     macs: int
     live_bytes: int
+    estimate: Estimate
     instructions: int | None = None
 
 
@@ -89,7 +100,8 @@ class Identity:
 class Figures:
     """Everything that is told of a program. Bytes are those of the linked image where the device
     is a microcontroller. `sram` and `flash` add up to what the image uses, `arena` (at the peak of
-    the training step) to the arena.
+    the training step) to the arena. `predict` and `train_step` are estimates, and `estimates` says
+    how far to trust them.
     """
 
     kilograd: str
@@ -107,6 +119,9 @@ class Figures:
     arena: tuple[Use, ...]
     flash: tuple[Use, ...]
     macs: Macs
+    predict: Estimate
+    train_step: Estimate
+    estimates: tuple[str, ...]
     predict_operators: int
     forward_operators: int
     backward_operators: int
@@ -137,7 +152,7 @@ def figures(program: Program) -> Figures:
     forward = sum(not node.location.backward for node in train.graph.nodes)
     state = train.graph.state
     names = [f"{t.origin.name}{_share(t.origin.part)}" for t in state.values() if t.origin]
-    buffers = buffer_facts(train)
+    buffers, steps = buffer_facts(train), _steps(program)
     return Figures(
         kilograd=metadata.version("kilograd"),
         network=program.name,
@@ -154,6 +169,9 @@ def figures(program: Program) -> Figures:
         arena=_arena(program),
         flash=_flash(program),
         macs=program.macs,
+        predict=total(_estimates(program, program.predict.graph)),
+        train_step=total(step.estimate for step in steps),
+        estimates=quality(program.device),
         predict_operators=len(program.predict.graph.nodes),
         forward_operators=forward,
         backward_operators=len(train.graph.nodes) - forward,
@@ -162,7 +180,7 @@ def figures(program: Program) -> Figures:
         trained_parameters=sum(v.type.size for v, t in state.items() if t.origin is not None),
         trained_tensors=tuple(names),
         buffers=buffers,
-        steps=_steps(program),
+        steps=steps,
         layers=layer_facts(program.forward, train, parameters),
         parameters=parameters,
         plan=program.plan,
@@ -240,7 +258,7 @@ def command(program: Program) -> str:
         "kilograd.compile(",
         f"    {model},  # {program.model}" if model == "model" else f"    {model},",
         f"    numpy.zeros({shape}, numpy.float32),",
-        f"    device={device.name!r}," if known else f"    device=kilograd.{_device_text(device)},",
+        f"    device={device.name!r}," if known else f"    device={_device_call(device)},",
         f"    update=kilograd.update.parse({update!r}),",
         f"    loss={program.loss.value!r},",
         f"    optimizer=kilograd.{optimizer!r},",
@@ -254,17 +272,17 @@ def command(program: Program) -> str:
     return "\n".join(lines)
 
 
+def _device_call(device: Device) -> str:
+    """The expression that makes a device that has no file of kilograd's."""
+    return f"kilograd.Device.model_validate({device.model_dump(exclude_defaults=True)!r})"
+
+
 def _precision_lines(program: Program) -> list[str]:
     """The arguments of an int8 program; its calibration data only the user has."""
     if program.quantized is None:
         return []
     settings = [f"    {name}={value!r}," for name, value in program.quantized.settings.items()]
     return ["    precision='int8',", "    calibration=calibration,", *settings]
-
-
-def _device_text(device: Device) -> str:
-    """The device as an expression in which the names of its parts are found."""
-    return repr(device).replace("Storage(", "kilograd.devices.Storage(")
 
 
 def _planning_flags(program: Program) -> list[str]:
@@ -397,7 +415,7 @@ def _placed(image: Image, names: list[str]) -> int:
 def _steps(program: Program) -> tuple[Step, ...]:
     graph, kinds = program.train.graph, phases(program.train.graph)
     owners = owning_layers(program.forward, program.train)
-    live = live_bytes(program)
+    live, estimates = live_bytes(program), _estimates(program, graph)
     return tuple(
         Step(
             index=index,
@@ -407,9 +425,23 @@ def _steps(program: Program) -> tuple[Step, ...]:
             phase=kinds[index],
             macs=node.op.cost(*(value.type for value in node.inputs)).macs,
             live_bytes=live[index],
+            estimate=estimates[index],
         )
         for index, node in enumerate(graph.nodes)
     )
+
+
+def _estimates(program: Program, graph: Graph) -> tuple[Estimate, ...]:
+    return step_estimates(graph, program.device, program.storage_device)
+
+
+def counted(figures: Figures, device: Device, counts: Sequence[int]) -> Figures:
+    """The figures with the instructions of each node that were counted on the device."""
+    steps = tuple(
+        replace(step, instructions=count, estimate=of_instructions(count, device))
+        for step, count in zip(figures.steps, counts, strict=True)
+    )
+    return replace(figures, steps=steps, train_step=total(step.estimate for step in steps))
 
 
 def live_bytes(program: Program) -> list[int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -28,10 +28,10 @@ from kilograd.explaining import Explanation, explain, plan_of
 from kilograd.figures import Figures, figures, plan_facts
 from kilograd.ir import Builder, Graph, Value
 from kilograd.options import SGD, Budget, Loss, Planning
-from kilograd.planning.costs import node_costs
+from kilograd.planning.costs import Estimate, total
 from kilograd.planning.explain import describe_peak, describe_state
 from kilograd.planning.explain_plan import PlanExplanation
-from kilograd.planning.paging import Planned, node_prices, total
+from kilograd.planning.paging import Planned, step_estimates
 from kilograd.planning.schedule import Schedule
 from kilograd.planning.storage import StoragePlan
 from kilograd.saving import MANIFEST, save_project
@@ -204,16 +204,16 @@ class Program:
         limit = self.budget.step_seconds
         if limit is None:
             return
-        cost = self.step_cost
-        if cost is None:
+        seconds = self.step_estimate.seconds
+        if seconds is None:
             raise InputError(
                 f"budget: step_time={self.budget.step_time!r} needs an estimate of time, and "
                 f"{self.device.name} has none; leave it out, or describe clock_hz and "
                 "cycles_per_instruction in a device file"
             )
-        if cost.seconds > limit:
+        if seconds > limit:
             raise InfeasibleError(
-                f"a training step takes {cost.seconds:.3g} s by estimate, more than the "
+                f"a training step takes {seconds:.3g} s by estimate, more than the "
                 f"{limit:.3g} s of the budget on {self.device.name}. What helps: train fewer "
                 "layers or channels, a smaller input, or a faster device."
             )
@@ -223,9 +223,12 @@ class Program:
         """Time and energy of a training step by the estimates of device and storage; None where
         the device has no estimate of both.
         """
-        if None in node_costs(self.train.graph, self.device):
-            return None
-        return total(node_prices(self.train.graph, self.device, self.storage_device))
+        return self.step_estimate.cost
+
+    @cached_property
+    def step_estimate(self) -> Estimate:
+        """Instructions, time and energy of a training step, as far as they can be estimated."""
+        return total(step_estimates(self.train.graph, self.device, self.storage_device))
 
     def _too_large(self, memory: str, needed: int, available: int, scope: str) -> str:
         text = (
@@ -348,6 +351,11 @@ class Program:
                 "flash_bytes": memory.flash_bytes,
             },
             "macs": {"predict": told.macs.predict, "train_step": told.macs.train_step},
+            "estimates": {
+                "predict": asdict(told.predict),
+                "train_step": asdict(told.train_step),
+                "quality": told.estimates,
+            },
             "input": {"user_shape": self.ports.inputs[0].shape, "program": str(self._input.type)},
             "output": {
                 "user_shape": self.ports.outputs[0].shape,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kilograd.planning.costs import in_words
 from kilograd.planning.explain import describe_peak
 from kilograd.planning.explain_plan import PlanExplanation, more
 
@@ -30,6 +31,7 @@ def summary(program: Program) -> str:
         "",
         f"  predict    {macs.predict:>12,} MACs  {figures.predict_operators:>4} operators",
         f"  train step {macs.train_step:>12,} MACs  {directions}",
+        *_estimates(figures),
         "",
         f"  the arena's peak, {figures.peak_bytes:,} B alive:",
         *("  " + line for line in describe_peak(program.train).splitlines()),
@@ -64,6 +66,19 @@ def _plan(plan: PlanExplanation, limit: int = 8) -> Iterator[str]:
     if plan.storage:
         yield from (f"  {line}" for line in str(plan.storage).splitlines())
         yield ""
+
+
+def _estimates(figures: Figures) -> list[str]:
+    """What prediction and training step take, and how far to trust that."""
+    rows = (("predict", figures.predict), ("train step", figures.train_step))
+    told = [(name, in_words(estimate)) for name, estimate in rows]
+    if not all(words for _, words in told):
+        return []
+    return [
+        "",
+        *(f"  {name:<10} {words}" for name, words in told),
+        *(f"    estimate: {sentence}" for sentence in figures.estimates),
+    ]
 
 
 def _of(available: int | None) -> str:

@@ -28,7 +28,10 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_names_are_sorted_and_load() -> None:
-    assert devices.names() == ["cortex-m7-256k", "host", "nrf52840", "rp2040", "stm32f746"]
+    assert devices.names() == [
+        *("cortex-m7-256k", "host", "jetson-tx2", "mkr1000", "nrf52840", "rp2040"),
+        *("rpi4", "rpi4-uncached", "stm32f746"),
+    ]
     for name in devices.names():
         assert devices.load(name).name == name
 
@@ -40,6 +43,7 @@ def test_names_are_sorted_and_load() -> None:
         ("nrf52840", 256 * 1024, 1024 * 1024, 64_000_000),
         ("rp2040", 264 * 1024, 2048 * 1024 - 256, 133_000_000),
         ("cortex-m7-256k", 256 * 1024, 1024 * 1024, 216_000_000),
+        ("mkr1000", 32 * 1024, 248 * 1024, 48_000_000),
     ],
 )
 def test_sizes(name: str, sram_bytes: int, flash_bytes: int, clock_hz: int) -> None:
@@ -56,8 +60,28 @@ def test_every_estimate_says_how_good_it_is() -> None:
         assert device.cycles_quality
         if device.joules_per_cycle is not None:
             assert device.joules_source != "unknown"
-        if device.cycles_per_instruction is not None:
+        if device.cycles_per_instruction is not None or device.flop_per_second is not None:
             assert device.cycles_quality != "unknown"
+        if device.flop_per_joule is not None:
+            assert device.joules_source != "unknown"
+
+
+def test_every_microcontroller_has_an_estimate_and_a_storage() -> None:
+    boards = [devices.load(name) for name in devices.names()]
+    for board in (board for board in boards if not board.is_host):
+        assert board.seconds(10**6) and board.joules(10**6), board.name
+        assert board.storage[0].kind == "sd", board.name
+
+
+def test_every_number_of_a_storage_has_a_source() -> None:
+    for name in devices.names():
+        for storage in devices.load(name).storage:
+            told = " ".join(storage.sources)
+            words = ["size", "power", "latenc", "bandwidth"]
+            words += ["erase", "endurance"] if storage.erase_bytes else []
+            words += ["block"] if storage.block_bytes > 1 else []
+            for word in words:
+                assert word in told, f"{name}, {storage.name}: {word}"
 
 
 def test_loading_a_device_returns_it() -> None:
@@ -87,9 +111,11 @@ def test_a_device_cannot_be_changed() -> None:
         devices.load("host").name = "other"  # type: ignore[misc]
 
 
-def test_the_host_has_no_memory_map() -> None:
-    host = devices.load("host")
+@pytest.mark.parametrize("name", ["host", "rpi4", "rpi4-uncached", "jetson-tx2"])
+def test_the_host_has_no_memory_map(name: str) -> None:
+    host = devices.load(name)
     assert host.is_host
+    assert host.kernel_table() is None
     with pytest.raises(InputError, match=r"no SRAM and flash of a fixed size.*stm32f746"):
         host.memory_map()
 
@@ -120,6 +146,8 @@ def test_unknown_devices(name: str, message: str) -> None:
         ("sram_base = 0x2000_0000", "sram_base = 0xFFFF_FFF8", "beyond the 32-bit address space"),
         ("clock_hz", "clock_mhz = 1\nclock_hz", "clock_mhz: Extra inputs"),
         ("name =", "name", "is not TOML"),
+        ("name =", "flop_per_second = 1e9\nname =", 'give "cycles_per_instruction"'),
+        ("name =", 'kernels = "none.json"\nname =', r"cannot read the kernel table .*none\.json"),
     ],
 )
 def test_bad_device_files(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -15,6 +15,7 @@ from tests.report.programs import full_mlp, sample, short_runs, sparse_lenet
 import kilograd as kg
 from kilograd import zoo
 from kilograd.execution.session import History
+from kilograd.planning.costs import Estimate, in_words, rounded, total, with_prefix
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -91,7 +92,7 @@ def test_charts_hold_the_schedule(page):
         )
     assert boxes["relu"]["keeper"] == "node 33, relu_grad of backward of features.1 (lenet.py:51)"
     work = max(values(specs["layer-work"]), key=len)
-    assert sum(row["work"] for row in work) == program.macs.train_step
+    assert sum(row["work"] for row in work) == program.figures.train_step.instructions
     uses = max(values(specs["memory-uses"]), key=len)
     assert sum(r["bytes"] for r in uses if r["memory"] == "SRAM") == program.memory.sram_bytes
     assert sum(r["bytes"] for r in uses if r["memory"] == "flash") == program.memory.flash_bytes
@@ -106,6 +107,51 @@ def test_curves_are_those_of_the_runs(page):
     assert [m["value"] for m in marks if m["run"] == "rate 0.005"] == (
         runs["rate 0.005"].validation_accuracies
     )
+
+
+@pytest.mark.parametrize("make", [sparse_lenet, full_mlp], ids=["lenet", "mlp"])
+def test_estimates_are_those_of_summary_and_manifest(make):
+    program = make()
+    text, told = text_of(render(program)), program.figures
+    told_of_step = json.loads(program.manifest())["estimates"]["train_step"]
+    instructions, seconds, joules = in_words(Estimate(**told_of_step))[6:].rsplit(", ", 2)
+    assert f"about {instructions}, {seconds}, {joules}" in program.summary()
+    assert f"about {instructions.split()[0]} about {seconds}, about {joules}" in text
+    for sentence in told.estimates:
+        assert f"estimate: {sentence}" in program.summary()
+        assert f"Estimate: {sentence}." in text
+    for layer in told.layers:
+        own = total(told.steps[i].estimate for nodes in layer.nodes.values() for i in nodes)
+        times = f"{with_prefix(own.seconds, 's')} {with_prefix(own.joules, 'J')}"
+        row = f"{rounded(own.instructions):,} {times}"
+        assert row in text, layer.name
+        explained = program.explain("layer", layer.name).layers[0]
+        assert explained.estimate == own and in_words(own) in str(explained)
+
+
+def test_a_processor_without_counts_has_time_and_energy_alone():
+    model, example = zoo.create("mlp")
+    program = kg.compile(model, example, device="rpi4")
+    text, told = text_of(render(program)), program.figures
+    assert told.train_step.instructions is None
+    assert "Compiled for rpi4" in text and "this computer" not in text.split("Memory during")[1]
+    seconds, joules = in_words(told.train_step)[6:].split(", ")
+    assert f"a training step about {seconds} about {joules}" in text
+    assert "MACs backward time energy of the step" in text
+    work = max(values(charts(render(program))["layer-work"]), key=len)
+    assert sum(row["work"] for row in work) == program.macs.train_step
+
+
+def test_no_estimate_is_made_up():
+    model, example = zoo.create("mlp")
+    program = kg.compile(model, example)
+    assert "about" not in program.summary() and not program.figures.estimates
+    assert "Estimate:" not in text_of(render(program))
+    assert "estimate" not in str(program.explain("layer", "*"))
+    assert json.loads(program.manifest())["estimates"] == {
+        name: {"instructions": None, "seconds": None, "joules": None}
+        for name in ("predict", "train_step")
+    } | {"quality": []}
 
 
 def test_instructions_replace_macs_where_a_sample_is_given():

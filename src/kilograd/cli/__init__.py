@@ -5,6 +5,7 @@ file and defaults mean the same everywhere.
 """
 
 from kilograd.cli import (  # noqa: F401  (they register themselves)
+    calibrate,
     compile,
     demo,
     evaluate,

@@ -7,6 +7,8 @@
     run_of_input      multiply-accumulates / last dimension of the first operand: how often an inner
                       loop over it starts; run_of_operand, run_of_output: likewise for the second
                       operand and the result
+    line_of_input     size of the first operand / its last dimension but one: the lines of an image
+                      in each channel; line_of_output: likewise for the result
     read, write       bytes read and written
 
 `kilograd calibrate` writes such a table; `kilograd.planning.costs` applies it.
@@ -26,7 +28,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kilograd.errors import InputError
 
 Feature = Literal[
-    "start", "mac", "run_of_input", "run_of_operand", "run_of_output", "read", "write"
+    "start",
+    "mac",
+    "run_of_input",
+    "run_of_operand",
+    "run_of_output",
+    "line_of_input",
+    "line_of_output",
+    "read",
+    "write",
 ]
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)
@@ -46,13 +56,17 @@ class Kernel(BaseModel):
 
 class KernelTable(BaseModel):
     """The kernels of a processor by name; `generic` stands in for operators that are not among
-    them. `networks` are those whose nodes were counted.
+    them. `networks` are those whose nodes were counted, `step_error` the largest relative error of
+    a whole training step of a network that was not, and `node_error` the largest sum of errors of
+    its nodes as a share of the step; None where none was tried.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpu: str
     networks: tuple[str, ...]
+    step_error: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    node_error: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     kernels: Mapping[str, Kernel]
     generic: Kernel
 
@@ -64,6 +78,8 @@ def table_json(table: KernelTable) -> str:
     )
     return (
         f'{{\n  "cpu": {json.dumps(table.cpu)},\n  "networks": {json.dumps(table.networks)},\n'
+        f'  "step_error": {json.dumps(table.step_error)},\n'
+        f'  "node_error": {json.dumps(table.node_error)},\n'
         f'  "generic": {_row(table.generic)},\n  "kernels": {{\n{rows}\n  }}\n}}\n'
     )
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
+from kilograd.devices import Device, Storage
 from kilograd.errors import InputError
 from kilograd.ir import Graph
+from kilograd.planning.costs import Estimate, in_words, quality, total
 from kilograd.planning.explain import node_title, unknown
 from kilograd.planning.facts import Phase, gradient_nodes
 from kilograd.planning.layers import LayerFacts, ParameterFacts, layer_facts, parameter_facts
+from kilograd.planning.paging import step_estimates
 from kilograd.planning.schedule import Schedule
 from kilograd.update import Spec
 
@@ -40,13 +43,17 @@ class SavedTensor:
 
 @dataclass(frozen=True)
 class LayerExplanation:
-    """What one layer does and holds in a training step; `macs` by phase."""
+    """What one layer does and holds in a training step; `macs` by phase. `estimate` is of all its
+    operators, and `quality` says how far to trust it.
+    """
 
     name: str
     source: str
     output: str
     operators: tuple[str, ...]
     macs: dict[str, int]
+    estimate: Estimate
+    quality: tuple[str, ...]
     state_bytes: int
     frozen_bytes: int
     saved_bytes: int
@@ -61,6 +68,7 @@ class LayerExplanation:
             f"{self.name}{where}" + (f", gives {self.output}" if self.output else ""),
             f"  operators  {', '.join(self.operators)}",
             f"  MACs       {work or 'none'}",
+            *([f"  takes      {in_words(self.estimate)}"] if in_words(self.estimate) else []),
             f"  SRAM       {self.state_bytes:,} B of trained weights and optimiser, "
             f"{self.saved_bytes:,} B saved for the backward pass",
             f"  flash      {self.frozen_bytes:,} B of frozen weights",
@@ -82,7 +90,8 @@ class LayersExplanation:
 
     def __str__(self) -> str:
         """The explanation as text."""
-        return "\n\n".join(str(layer) for layer in self.layers)
+        quality = [f"estimate: {sentence}" for sentence in self.layers[0].quality]
+        return "\n\n".join([*map(str, self.layers), *(["\n".join(quality)] if quality else [])])
 
 
 def explain_weight(forward: Graph, spec: Spec, train: Schedule, pattern: str) -> WeightExplanation:
@@ -97,15 +106,23 @@ def explain_weight(forward: Graph, spec: Spec, train: Schedule, pattern: str) ->
     )
 
 
-def explain_layer(forward: Graph, spec: Spec, train: Schedule, pattern: str) -> LayersExplanation:
-    """What the layers cost whose path matches the pattern (shell wildcards).
+def explain_layer(
+    forward: Graph,
+    spec: Spec,
+    train: Schedule,
+    pattern: str,
+    device: Device,
+    storage: Storage | None,
+) -> LayersExplanation:
+    """What the layers cost on a device whose path matches the pattern (shell wildcards).
 
     Raises InputError where it matches nothing, with the nearest names.
     """
     parameters = parameter_facts(forward, spec, train)
     layers = layer_facts(forward, train, parameters)
     found = _matching("layer", pattern, layers, lambda layer: (layer.name,))
-    return LayersExplanation(tuple(_layer(train.graph, facts) for facts in found))
+    estimates, trust = step_estimates(train.graph, device, storage), quality(device)
+    return LayersExplanation(tuple(_layer(train.graph, facts, estimates, trust) for facts in found))
 
 
 def _matching(
@@ -118,7 +135,9 @@ def _matching(
     return found
 
 
-def _layer(graph: Graph, facts: LayerFacts) -> LayerExplanation:
+def _layer(
+    graph: Graph, facts: LayerFacts, estimates: Sequence[Estimate], trust: tuple[str, ...]
+) -> LayerExplanation:
     own = sorted(index for indices in facts.nodes.values() for index in indices)
     backward, saved = gradient_nodes(graph), []
     for buffer in facts.saved:
@@ -131,6 +150,8 @@ def _layer(graph: Graph, facts: LayerFacts) -> LayerExplanation:
         output=facts.type,
         operators=tuple(dict.fromkeys(graph.nodes[index].op.name for index in own)),
         macs={phase.value: facts.macs[phase] for phase in Phase},
+        estimate=total(estimates[index] for index in own),
+        quality=trust,
         state_bytes=sum(p.weight_bytes + p.optimizer_bytes for p in facts.parameters),
         frozen_bytes=sum(p.frozen_bytes for p in facts.parameters),
         saved_bytes=facts.saved_bytes,

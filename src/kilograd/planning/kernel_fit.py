@@ -1,7 +1,7 @@
 """Fits kernel tables on counted instructions: non-negative least squares on relative errors.
 
 A coefficient below zero would promise that more work takes fewer instructions, so none is. With
-seven features the best non-negative fit is found by trying every set of features: a fit whose
+nine features the best non-negative fit is found by trying every set of features: a fit whose
 coefficients are all positive on the set that it uses is the optimum for that set (Lawson and
 Hanson, Solving Least Squares Problems, 1974, chapter 23).
 """
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kilograd.devices import Cpu
 from kilograd.devices.kernels import FEATURES, Feature, Kernel, KernelTable
 from kilograd.ir import Graph
-from kilograd.planning.costs import features, kernel_name
+from kilograd.planning.costs import works
 
 _SMALL = 200
 """Instructions below which errors count absolutely: they do not matter to a step."""
@@ -32,7 +32,7 @@ _PARSIMONY = 1.05
 
 @dataclass(frozen=True)
 class Sample:
-    """A node whose instructions were counted."""
+    """A run of a kernel whose instructions were counted."""
 
     kernel: str
     features: Mapping[Feature, float]
@@ -40,11 +40,15 @@ class Sample:
 
 
 def samples(graph: Graph, counts: Sequence[int]) -> list[Sample]:
-    """The samples of a graph whose nodes took these numbers of instructions."""
+    """The samples of a graph whose nodes took these numbers of instructions; nodes that run several
+    kernels, or none, give no sample.
+    """
+    pairs = zip(graph.nodes, counts, strict=True)
     return [
-        Sample(kernel_name(node), features(node), count)
-        for node, count in zip(graph.nodes, counts, strict=True)
-        if not node.op.alias
+        Sample(work.kernel, work.features, count)
+        for node, count in pairs
+        if len(works(node)) == 1
+        for work in works(node)
     ]
 
 

@@ -16,6 +16,9 @@ from kilograd.planning.explain import kept_for
 from kilograd.planning.facts import BufferFacts, Kind, Phase
 from kilograd.report.palette import KINDS, PHASES, USES, ink_on
 
+MACS = "multiply-accumulates"
+INSTRUCTIONS = "instructions"
+
 Spec = dict[str, Any]
 
 _AXIS_HEIGHT = 52
@@ -177,10 +180,10 @@ def memory_uses(figures: Figures) -> Spec:
 def timeline(figures: Figures) -> Spec:
     """The operators of a step in order, as wide as their work, in a lane a phase."""
     alt = _altair()
-    counted = all(step.instructions is not None for step in figures.steps)
+    unit = unit_of_work(figures)
     rows, start = [], 0
     for step in figures.steps:
-        work = (step.instructions or 0) if counted else step.macs
+        work = work_of([step], unit)
         rows.append(
             {
                 "phase": step.phase.value,
@@ -195,7 +198,6 @@ def timeline(figures: Figures) -> Spec:
             }
         )
         start += work
-    unit = "instructions" if counted else "multiply-accumulates"
     lanes = [phase.value for phase in Phase]
     chart = (
         alt.Chart(alt.Data(values=rows))
@@ -220,7 +222,7 @@ def timeline(figures: Figures) -> Spec:
                 alt.Tooltip("operator:N"),
                 alt.Tooltip("layer:N"),
                 alt.Tooltip("node:Q", title="node"),
-                *([alt.Tooltip("work:Q", format=",", title="instructions")] if counted else []),
+                *([alt.Tooltip("work:Q", format=",", title=unit)] if unit != MACS else []),
                 alt.Tooltip("macs:Q", format=",", title="MACs"),
                 alt.Tooltip("alive:Q", format=",", title="bytes alive"),
             ],
@@ -232,15 +234,14 @@ def timeline(figures: Figures) -> Spec:
 def layer_work(figures: Figures) -> Spec:
     """The work of each layer by phase, in the order of the model."""
     alt = _altair()
-    counted = all(step.instructions is not None for step in figures.steps)
+    unit = unit_of_work(figures)
     rows = []
     for layer in figures.layers:
         for phase in Phase:
-            work = work_of([figures.steps[i] for i in layer.nodes[phase]], counted)
+            work = work_of([figures.steps[i] for i in layer.nodes[phase]], unit)
             if work:
                 rows.append({"layer": layer.name, "phase": phase.value, "work": work})
     names = list(dict.fromkeys(str(row["layer"]) for row in rows))
-    unit = "instructions" if counted else "multiply-accumulates"
     lanes = [phase.value for phase in Phase]
     chart = (
         alt.Chart(alt.Data(values=rows))
@@ -348,9 +349,19 @@ def _altair() -> Any:
     return altair
 
 
-def work_of(steps: Sequence[Step], counted: bool) -> int:
-    """Instructions of steps, or multiply-accumulates where nobody counted."""
-    return sum((step.instructions or 0) if counted else step.macs for step in steps)
+def unit_of_work(figures: Figures) -> str:
+    """What work is told in: instructions, counted or estimated, or else multiply-accumulates."""
+    if figures.train_step.instructions is None:
+        return MACS
+    counted = all(step.instructions is not None for step in figures.steps)
+    return INSTRUCTIONS if counted else f"estimated {INSTRUCTIONS}"
+
+
+def work_of(steps: Sequence[Step], unit: str) -> int:
+    """The work of steps in a unit of `unit_of_work`."""
+    if unit == MACS:
+        return sum(step.macs for step in steps)
+    return sum(step.estimate.instructions or 0 for step in steps)
 
 
 def smoothed(values: Sequence[float], points: int = 150) -> list[tuple[int, float]]:

@@ -7,7 +7,6 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,8 @@ from numpy.typing import ArrayLike
 
 from kilograd.errors import InputError
 from kilograd.execution.session import History
-from kilograd.figures import Figures
+from kilograd.figures import Figures, counted
+from kilograd.planning.costs import Estimate, rounded, total, with_prefix
 from kilograd.planning.explain import PeakExplanation, explain_peak
 from kilograd.planning.facts import Kind, Phase
 from kilograd.planning.layers import LayerFacts
@@ -67,9 +67,7 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
     named = _named(runs)
     figures = program.figures
     if sample is not None:
-        counts = program.instructions_by_node(*sample)
-        steps = zip(figures.steps, counts, strict=True)
-        figures = replace(figures, steps=tuple(replace(s, instructions=n) for s, n in steps))
+        figures = counted(figures, program.device, program.instructions_by_node(*sample))
     graph = program.train.graph
     specs = {
         "memory-map": charts.memory_map(figures, graph),
@@ -88,7 +86,7 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         "model": Path(figures.model).name,
         "verdict": _verdict(figures),
         "rooms": _rooms(figures),
-        "facts": _facts(program, figures),
+        "facts": _facts(figures),
         "legends": {
             "kinds": [(k.value, KINDS[k]) for k in Kind if k in {f.kind for f in figures.buffers}],
             "phases": [(p.value, PHASES[p]) for p in Phase],
@@ -98,11 +96,11 @@ def render(program: Program, *, runs: Runs = (), sample: Sample | None = None) -
         | {"free": USES["free"]},
         "peak": _peak(explain_peak(program.train)),
         "layers": _layers(figures),
-        "counted": sample is not None,
         "plan": figures.plan,
         "moves": _by_layer(figures),
+        "unit": charts.unit_of_work(figures),
         "runs": [_run(name, history) for name, history in named.items()],
-        "time": _time(program, figures),
+        "estimates": _estimates(figures),
         "charts": {name: _script_json(spec) for name, spec in specs.items()},
         "style": _style(),
         "runtime": chart_runtime(),
@@ -141,10 +139,11 @@ def _verdict(figures: Figures) -> dict[str, Any]:
     """The sentence at the top: does it fit, and how much is left."""
     limited = [room for room in figures.rooms if room.available_bytes is not None]
     if not limited:
+        place = "this computer" if figures.device == "host" else figures.device
         return {
             "state": "open",
-            "title": "Compiled for this computer",
-            "text": "It has no memory limits. Compile for a device to see whether it fits.",
+            "title": f"Compiled for {place}",
+            "text": "It has no memory limits. Compile for a microcontroller to see if it fits.",
         }
     broken = [room for room in limited if not room.fits]
     if broken:
@@ -185,7 +184,7 @@ def _rooms(figures: Figures) -> list[dict[str, Any]]:
     return rows
 
 
-def _facts(program: Program, figures: Figures) -> list[tuple[str, str, str]]:
+def _facts(figures: Figures) -> list[tuple[str, str, str]]:
     """The key figures: title, value, remark."""
     elements = sum(p.elements for p in figures.parameters)
     trained = sum(p.trained for p in figures.parameters)
@@ -199,27 +198,45 @@ def _facts(program: Program, figures: Figures) -> list[tuple[str, str, str]]:
         ("MACs of a training step", f"{figures.macs.train_step:,}", f"{ratio:.1f} x a prediction"),
         ("trained parameters", f"{trained:,}", f"{_percent(trained, elements)} of {elements:,}"),
     ]
-    total = _counted(figures)
-    if total is not None:
-        seconds = program.device.seconds(total)
-        remark = f"about {seconds * 1000:,.0f} ms" if seconds else "on the emulated device"
-        facts.append(("instructions of a training step", f"{total:,}", remark))
+    step = figures.train_step
+    if step.instructions is not None:
+        remark = ", ".join(_amounts(step)[1:]) or "on the emulated device"
+        number = (
+            f"{step.instructions:,}"
+            if charts.unit_of_work(figures) == charts.INSTRUCTIONS
+            else _amounts(step)[0]
+        )
+        facts.append(("instructions of a training step", number, remark))
+    elif step.seconds is not None:
+        facts.append(("a training step", _amounts(step)[0], ", ".join(_amounts(step)[1:])))
     return facts
 
 
-def _counted(figures: Figures) -> int | None:
-    counts = [step.instructions for step in figures.steps]
-    return None if None in counts or not counts else sum(count or 0 for count in counts)
-
-
-def _time(program: Program, figures: Figures) -> str:
-    """How far to trust the time that is estimated."""
-    if _counted(figures) is None or program.device.cycles_per_instruction is None:
-        return ""
-    return (
-        f"Time is instructions at {program.device.cycles_per_instruction} cycles each: "
-        f"{program.device.cycles_quality}."
+def _amounts(estimate: Estimate) -> list[str]:
+    """What is known of instructions, time and energy, each as text."""
+    known = (
+        estimate.instructions is not None and f"about {rounded(estimate.instructions):,}",
+        estimate.seconds is not None and f"about {with_prefix(estimate.seconds, 's')}",
+        estimate.joules is not None and f"about {with_prefix(estimate.joules, 'J')}",
     )
+    return [text for text in known if text]
+
+
+def _number(instructions: int | None, unit: str) -> int | None:
+    """Counted instructions as they are, estimated ones without figures that mean nothing."""
+    if instructions is None or unit == charts.INSTRUCTIONS:
+        return instructions
+    return rounded(instructions)
+
+
+def _estimates(figures: Figures) -> list[str]:
+    """How far to trust what is estimated."""
+    counted = charts.unit_of_work(figures) == charts.INSTRUCTIONS
+    return [
+        f"Estimate: {sentence}."
+        for sentence in figures.estimates
+        if not (counted and sentence.startswith("instructions"))
+    ]
 
 
 def _peak(peak: PeakExplanation, limit: int = 8) -> dict[str, Any]:
@@ -243,9 +260,8 @@ def _layers(figures: Figures) -> list[dict[str, Any]]:
 
 def _layer(figures: Figures, layer: LayerFacts) -> dict[str, Any]:
     own = [figures.steps[index] for indices in layer.nodes.values() for index in indices]
-    counted = _counted(figures)
-    work = sum(step.instructions or 0 for step in own) if counted else sum(s.macs for s in own)
-    whole = counted or figures.macs.train_step
+    unit, estimate = charts.unit_of_work(figures), total(step.estimate for step in own)
+    work, whole = charts.work_of(own, unit), charts.work_of(figures.steps, unit)
     trained = sum(p.trained for p in layer.parameters)
     elements = sum(p.elements for p in layer.parameters)
     return {
@@ -254,7 +270,9 @@ def _layer(figures: Figures, layer: LayerFacts) -> dict[str, Any]:
         "type": layer.type,
         "forward_macs": layer.macs[Phase.FORWARD],
         "backward_macs": sum(layer.macs.values()) - layer.macs[Phase.FORWARD],
-        "work": work,
+        "instructions": _number(estimate.instructions, unit),
+        "time": "" if estimate.seconds is None else with_prefix(estimate.seconds, "s"),
+        "energy": "" if estimate.joules is None else with_prefix(estimate.joules, "J"),
         "share": work / max(whole, 1),
         "saved_bytes": layer.saved_bytes,
         "state_bytes": sum(p.weight_bytes + p.optimizer_bytes for p in layer.parameters),

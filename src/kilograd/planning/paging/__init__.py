@@ -23,7 +23,7 @@ from kilograd.planning.paging.fit import (
     schedule,
 )
 from kilograd.planning.paging.moves import Absence, Moves, Price, Way, moves
-from kilograd.planning.paging.price import Mover, node_prices, total
+from kilograd.planning.paging.price import Mover, node_prices, step_estimates
 
 __all__ = [
     "Absence",
@@ -45,5 +45,5 @@ __all__ = [
     "node_prices",
     "plan",
     "schedule",
-    "total",
+    "step_estimates",
 ]

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Location, Node, Value
-from kilograd.ops.optimizer import Assign
+from kilograd.ops.optimizer import Assign, SgdStep
 from kilograd.ops.page import PageIn, PageOut
+from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.planning.paging.tasks import Kind, Step, Task
 from kilograd.planning.remat import Event
 
@@ -115,6 +116,9 @@ class _Writer:
 
     def update(self, task: Task) -> None:
         """Load what only the update reads, step, and write the next values to storage."""
+        if task.in_chunks:
+            self.update_in_chunks(task)
+            return
         for value in task.loads:
             self.env[value] = self.read_page(value, value)
         copied = {self.graph.updates[state] for state, _ in task.successors}
@@ -128,6 +132,17 @@ class _Writer:
         for value in task.loads:
             del self.env[value]
         self.reload(task)
+
+    def update_in_chunks(self, task: Task) -> None:
+        for index in task.nodes:
+            node = self.graph.nodes[index]
+            if isinstance(node.op, SgdStep) and not node.op.check:
+                w, gradient, rate, step, *extra = node.inputs
+                op = StoredSgdStep.of(node.op, self.block_bytes)
+                pages = tuple(self.copy_of(v, "page") for v in node.outputs)
+                inputs = (self.read(gradient), rate, step, w, *extra)
+                self.add(replace(node, op=op, inputs=inputs, outputs=pages))
+                self.updates |= dict(zip((w, *extra), pages, strict=True))
 
     def reload(self, task: Task) -> None:
         """Load states anew that the update has overwritten and the plan goes on reading."""

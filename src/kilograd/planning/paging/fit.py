@@ -20,7 +20,7 @@ from kilograd.planning.allocate import allocate
 from kilograd.planning.paging.apply import Trace, apply
 from kilograd.planning.paging.price import Mover
 from kilograd.planning.paging.problem import problem as step_problem
-from kilograd.planning.paging.tasks import Step, tasks, update_groups
+from kilograd.planning.paging.tasks import Kind, Step, in_chunks, tasks, update_groups
 from kilograd.planning.remat import (
     Event,
     Limits,
@@ -35,6 +35,9 @@ from kilograd.planning.remat.least import least_working_set
 from kilograd.planning.schedule import Schedule
 
 _log = logging.getLogger(__name__)
+
+_CROWDED = 0.75
+"""Of the RAM, what an update may fill before it is taken in chunks."""
 
 _ROUNDS = 12
 """How often a plan is made again for less RAM, until its arena fits."""
@@ -220,7 +223,7 @@ def plan(
 
     Raises NoPlanError where none is found.
     """
-    step, problem = pose(request, stored, mover)
+    step, problem = pose(request, stored, mover, ram_bytes)
     target, failure = ram_bytes, None
     for _ in range(_ROUNDS):
         try:
@@ -279,11 +282,31 @@ def _block_bytes(mover: Mover | None) -> int:
     return mover.storage.block_bytes if mover else 1
 
 
-def pose(request: Request, stored: frozenset[Value], mover: Mover | None) -> tuple[Step, Problem]:
-    """The step and its problem, with these constants and states in storage."""
+def pose(
+    request: Request,
+    stored: frozenset[Value],
+    mover: Mover | None,
+    ram_bytes: int | None = None,
+) -> tuple[Step, Problem]:
+    """The step and its problem, with these constants and states in storage.
+
+    Updates in storage are taken in chunks where they would crowd the RAM; without a figure for
+    that, where nothing else needs as much.
+    """
     graph = request.graph
     known = frozenset(v for v in stored if v in graph.constants or v in graph.state)
     step = tasks(graph, known, commit=mover is not None and request.atomic)
+    whole = step_problem(step, request.costs, mover)
+    updates = [i for i, task in enumerate(step.tasks) if task.kind is Kind.UPDATE]
+    needs = [n.bytes + n.scratch_bytes for n in whole.nodes]
+    for index, node in enumerate(whole.nodes):
+        needs[index] += sum(whole.nodes[u].bytes for u in node.inputs)
+    others = max((n for i, n in enumerate(needs) if i not in updates), default=0)
+    most = others if ram_bytes is None else ram_bytes * _CROWDED
+    large = [i for i in updates if needs[i] > most]
+    if not large:
+        return step, whole
+    step = in_chunks(step, large)
     return step, step_problem(step, request.costs, mover)
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
 from kilograd.ir import Graph, Value
-from kilograd.ops.page import PageIn, PageOut
-from kilograd.planning.costs import device_instructions
+from kilograd.ops.page import Paging
+from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.planning.lifetimes import ALIGNMENT_BYTES, lifetimes
 from kilograd.planning.paging.fit import Planned
-from kilograd.planning.paging.price import Mover, checksum_instructions, node_prices
+from kilograd.planning.paging.price import Mover, checksum_instructions, step_estimates
 from kilograd.planning.paging.tasks import Kind, Task
 
 
@@ -139,8 +139,13 @@ class _Reader:
         self.readers: dict[Value, list[int]] = {}
         self.extra: dict[int, Value] = {}
         self.ran: set[int] = set()
+        self.chunked: dict[int, tuple[int, ...]] = {}
         for index in range(len(self.graph.nodes)):
             self.read(index)
+        self.prices = tuple(
+            _less(price, summed(self.base_prices[i] for i in self.chunked.get(index, ())))
+            for index, price in enumerate(self.prices)
+        )
         lives = lifetimes(self.graph, by_pointer=_by_pointer(self.graph))
         self.live = _live(lives.profile(), len(self.graph.nodes))
 
@@ -163,7 +168,7 @@ class _Reader:
             if node.op.alias:
                 self.origin[value] = self.origin[node.inputs[0]]
                 self.copy[value] = self.copy.get(node.inputs[0], node.inputs[0])
-            elif isinstance(node.op, PageIn | PageOut):
+            elif isinstance(node.op, Paging):
                 self.origin[value] = self.origin[node.inputs[0]]
             elif value in self.known or task is None:
                 self.origin[value] = value
@@ -171,7 +176,9 @@ class _Reader:
                 self.origin[value] = self.base.nodes[task.nodes[0]].outputs[position]
         if node.op.alias or not node.outputs:
             return
-        if isinstance(node.op, PageIn | PageOut):
+        if isinstance(node.op, StoredSgdStep) and task is not None:
+            self.chunked[index] = task.nodes
+        if isinstance(node.op, Paging):
             result = node.outputs[0]
             self.extra[index] = self.next_of.get(result, self.origin[result])
         elif task is not None and task.kind in (Kind.RUN, Kind.PART):
@@ -185,8 +192,8 @@ class _Reader:
 
     def of(self, value: Value) -> Moves:
         own = [index for index, owner in self.extra.items() if owner == value]
-        outs = [i for i in own if isinstance(self.graph.nodes[i].op, PageOut)]
-        ins = [i for i in own if isinstance(self.graph.nodes[i].op, PageIn)]
+        outs = [i for i in own if self.writes(i)]
+        ins = [i for i in own if self.reads_storage(i)]
         reruns = [i for i in own if i not in outs and i not in ins]
         chain = sorted(set(outs).union(*(self.chain(i) for i in (*ins, *reruns))))
         absences = self.absences(value)
@@ -250,7 +257,16 @@ class _Reader:
 
     def in_storage(self, value: Value) -> bool:
         index = self.defined.get(value)
-        return index is not None and isinstance(self.graph.nodes[index].op, PageOut)
+        return index is not None and self.writes(index)
+
+    def writes(self, index: int) -> bool:
+        op = self.graph.nodes[index].op
+        return isinstance(op, Paging) and op.writes
+
+    def reads_storage(self, index: int) -> bool:
+        op = self.graph.nodes[index].op
+        count = len(self.graph.nodes[index].inputs)
+        return isinstance(op, Paging) and any(map(op.reads, range(count)))
 
     def absence(self, value: Value, after: int, before: int, between: range) -> Absence:
         size = -(-value.type.bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
@@ -395,19 +411,10 @@ def _replayed(planned: Planned, until: int) -> tuple[set[int], set[int], int]:
 
 def prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Price, ...]:
     """The price of each node; what the device has no estimate of is None."""
-    counts = None if device.is_host else device_instructions(graph, device)
-    kept_pages = set(graph.updates.values())  # read back, once written
-    result = []
-    for index, (node, cost) in enumerate(
-        zip(graph.nodes, node_prices(graph, device, storage), strict=True)
-    ):
-        if isinstance(node.op, PageIn | PageOut):
-            kept = node.outputs[0] in kept_pages
-            count = checksum_instructions(device, node.inputs[0].type.bytes) * (1 + kept)
-        else:
-            count = counts[index] if counts else 0
-        result.append(_known(device, cost, count))
-    return tuple(result)
+    return tuple(
+        Price(estimate.seconds, estimate.joules, estimate.instructions)
+        for estimate in step_estimates(graph, device, storage)
+    )
 
 
 def _known(device: Device, cost: Cost, instructions: int) -> Price:
@@ -435,6 +442,18 @@ def summed(parts: Iterable[Price]) -> Price:
             more = part.instructions
             instructions = None if more is None else instructions + more
     return Price(seconds, joules, instructions)
+
+
+def _less(price: Price, other: Price) -> Price:
+    """What is left of a price; None of what is None in one of them."""
+
+    def less(a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else a - b
+
+    count = None if None in (price.instructions, other.instructions) else price.instructions
+    if count is not None:
+        count -= other.instructions or 0
+    return Price(less(price.seconds, other.seconds), less(price.joules, other.joules), count)
 
 
 def _live(profile: Sequence[tuple[int, int]], count: int) -> list[int]:

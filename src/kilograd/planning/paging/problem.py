@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kilograd.devices.costs import Cost
+from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Value
+from kilograd.ir import Node as GraphNode
+from kilograd.ops.optimizer import SgdStep
+from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.planning.lifetimes import ALIGNMENT_BYTES
-from kilograd.planning.paging.price import Mover
+from kilograd.planning.paging.price import Mover, chunked
 from kilograd.planning.paging.tasks import Kind, Step, Task, is_tiny
 from kilograd.planning.remat import Node, Problem
 
@@ -103,7 +107,10 @@ class _Writer:
         if task.kind is Kind.LOAD:
             parts.append(self.moved(task.outputs)[0])
         parts += [self.moved([state])[0] for state in task.loads]
-        parts += [self.mover.keep(v.type.bytes) for _, v in task.successors if self.mover]
+        if self.mover and task.in_chunks:
+            parts.append(chunked(self.mover, [state.type.bytes for state, _ in task.successors]))
+        elif self.mover:
+            parts += [self.mover.keep(v.type.bytes) for _, v in task.successors]
         return Cost(sum(p.seconds for p in parts), sum(p.joules for p in parts))
 
     def moved(self, values: Sequence[Value]) -> tuple[Cost, Cost]:
@@ -121,6 +128,8 @@ class _Writer:
         """Bytes that a task needs beside what it reads and leaves."""
         graph = self.step.graph
         nodes = [graph.nodes[i] for i in task.nodes]
+        if task.in_chunks:
+            return self.chunks(nodes)
         scratch = max(
             (n.op.cost(*(v.type for v in n.inputs)).scratch_bytes for n in nodes), default=0
         )
@@ -136,6 +145,16 @@ class _Writer:
                     and (task.kind is Kind.COMMIT or not _is_copy(task, node.outputs[o]))
                 ]
         return aligned(scratch) + sum(inside)
+
+    def chunks(self, nodes: Sequence[GraphNode]) -> int:
+        """Bytes of the chunks of an update, of which one node steps."""
+        assert self.mover is not None
+        for node in nodes:
+            if isinstance(node.op, SgdStep) and not node.op.check:
+                w, gradient, rate, step, *extra = (value.type for value in node.inputs)
+                op = StoredSgdStep.of(node.op, self.mover.storage.block_bytes)
+                return aligned(op.cost(gradient, rate, step, w, *extra).scratch_bytes)
+        raise CompilerBug("an update in chunks takes no step")
 
     def in_place(self, task: Task, outputs: Sequence[Value]) -> tuple[int, ...]:
         """The tasks whose only tensor the only output may overwrite."""

@@ -15,12 +15,12 @@ behind every page: a step that fails has changed nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Node, Value
-from kilograd.ops.optimizer import Assign
+from kilograd.ops.optimizer import Assign, SgdCheck, SgdStep
 
 
 class Kind(Enum):
@@ -40,7 +40,8 @@ class Task:
 
     `beside` are outputs of its node that belong to other tasks, which take room while it runs.
     `reads` are tensors of other tasks, `loads` stored states that only this update reads, which it
-    loads for itself. `successors` pairs each stored state with its next value.
+    loads for itself; one `in_chunks` loads all of them so, a chunk at a time. `successors` pairs
+    each stored state with its next value.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Task:
     beside: tuple[Value, ...] = ()
     reads: tuple[Value, ...] = ()
     loads: tuple[Value, ...] = ()
+    in_chunks: bool = False
     successors: tuple[tuple[Value, Value], ...] = ()
 
 
@@ -74,6 +76,21 @@ def tasks(graph: Graph, stored: frozenset[Value], *, commit: bool) -> Step:
     With `commit`, states in SRAM are overwritten by one task behind everything else.
     """
     return _Divider(graph, stored, commit).divide()
+
+
+def in_chunks(step: Step, chosen: Iterable[int]) -> Step:
+    """The step with the chosen updates, by their index, taken a chunk at a time: they read nothing
+    but the gradient. Those of other optimisers than float SGD stay as they are.
+    """
+    found = list(step.tasks)
+    for index in chosen:
+        task = found[index]
+        ops = {type(step.graph.nodes[i].op) for i in task.nodes}
+        if task.kind is Kind.UPDATE and ops <= {SgdStep, SgdCheck}:
+            states = {state for state, _ in task.successors}
+            reads = tuple(v for v in task.reads if v not in states)
+            found[index] = replace(task, reads=reads, loads=(), in_chunks=True)
+    return replace(step, tasks=tuple(found))
 
 
 def update_groups(graph: Graph) -> tuple[frozenset[Value], ...]:
