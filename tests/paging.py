@@ -39,10 +39,9 @@ def paged(
     what changes SRAM behind everything that may fail. With `chunk_bytes`, steps of stored states
     are taken in chunks.
     """
-    graphs = [
-        _paged(graph, pages, stored, geometry.block_bytes)
-        for graph in (program.predict.graph, program.train.graph)
-    ]
+    both = (program.predict.graph, program.train.graph)
+    kept = _kept(both, stored)
+    graphs = [_paged(graph, pages, kept, geometry.block_bytes) for graph in both]
     if storage_first:
         graphs = [verify(replace(g, nodes=tuple(_storage_first(g)))) for g in graphs]
     if chunk_bytes is not None:
@@ -53,13 +52,18 @@ def paged(
     return replace(program, predict=predict, train=train, storage=plan, storage_device=geometry)
 
 
-def _paged(graph: Graph, pages: Choice, stored: Choice, block_bytes: int) -> Graph:
-    kept = {v for v in (*graph.constants, *graph.state) if stored(v) and v.type.bytes > 4}
-    # What one node updates at once is in one memory.
-    for node in graph.nodes:
-        states = {s for s, successor in graph.updates.items() if successor in node.outputs}
+def _kept(graphs: tuple[Graph, Graph], stored: Choice) -> set[Value]:
+    """The constants and states that lie in storage, for both functions."""
+    values = {v for graph in graphs for v in (*graph.constants, *graph.state)}
+    kept = {v for v in values if stored(v) and v.type.bytes > 4}
+    for states in _together(graphs[1]):
         if not states.isdisjoint(kept):
             kept |= states
+    return kept
+
+
+def _paged(graph: Graph, pages: Choice, wanted: set[Value], block_bytes: int) -> Graph:
+    kept = {v for v in (*graph.constants, *graph.state) if v in wanted}
     results = set(graph.results())
     away: dict[Value, Value] = {v: v for v in kept}
     nodes: list[Node] = []
@@ -80,6 +84,7 @@ def _paged(graph: Graph, pages: Choice, stored: Choice, block_bytes: int) -> Gra
         for value in node.outputs:
             state = state_of.get(value)
             chosen = state is None and pages(value) and value not in results
+            chosen = chosen and not node.location.layer.startswith("update of")
             if state in kept or (chosen and value.type.rank and value not in aliased):
                 page = Value(f"{value.name}.page", value.type)
                 nodes.append(Node(PageOut(block_bytes), (value,), (page,), node.location))
@@ -88,6 +93,27 @@ def _paged(graph: Graph, pages: Choice, stored: Choice, block_bytes: int) -> Gra
                     updates[state] = page
     result = replace(graph, nodes=tuple(nodes), updates=updates, stored=frozenset(kept))
     return verify(result)
+
+
+def _together(graph: Graph) -> list[set[Value]]:
+    """The states that are in one memory: those that one node updates, or a node whose other outputs
+    the next values of others come from.
+    """
+    producer = graph.producers()
+    state_of = {successor: state for state, successor in graph.updates.items()}
+    groups = []
+    for successor in state_of:
+        pending, found = [successor], set()
+        while pending:
+            node = producer[pending.pop()]
+            found |= {state_of[v] for v in node.outputs if v in state_of}
+            pending += [v for v in node.inputs if v in producer and _steps(producer[v], state_of)]
+        groups.append(found)
+    return groups
+
+
+def _steps(node: Node, state_of: dict[Value, Value]) -> bool:
+    return node.location.layer.startswith("update of") and bool(state_of.keys() & {*node.outputs})
 
 
 def _storage_first(graph: Graph) -> list[Node]:

@@ -406,6 +406,16 @@ def test_demo_for_machines(run: Run, folder: Path):
         (("devices", "--jason"), 2, "--jason"),
         (("operators", "extra"), 2, "extra"),
         (("fly",), 2, "fly"),
+        (("plan", "mlp", "--points", "4"), 2, "--frontier"),
+        (("plan", "mlp", "--frontier", "--points", "1"), 2, "at least 2"),
+        (("plan", "mlp", "--frontier", "--sram", "8KB"), 2, "varies the SRAM"),
+        (("plan", "mlp", "--frontier", "--no-page", "--no-recompute"), 2, "allow one"),
+        (("plan", "mlp", "-o", "plan.html"), 2, "has to end in .json"),
+        (("plan", "mlp", "--frontier", "-o", "plan.txt"), 2, ".json or .html"),
+        (("plan", "mlp", "--step-time", "soon"), 2, "500ms"),
+        (("plan", "mlp", "--storage", "tape"), 2, "no storage 'tape'"),
+        (("plan", "mlp", "--plan-time-limit", "0"), 2, "no time to plan"),
+        (("plan", "mlp", "--device", "rp2040", "--step-time", "1us"), 3, "a training step takes"),
     ],
 )
 def test_wrong_use_is_one_message(
@@ -420,6 +430,56 @@ def test_wrong_use_is_one_message(
     assert "Traceback" not in done.out + done.err
     after = [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]
     assert after == before and (folder / "full/precious.txt").read_text() == "keep me"
+
+
+def test_plan_shows_what_moves(run: Run, folder: Path):
+    options = ("--update", "last:2", "--device", "nrf52840", "--plan-time-limit", "5")
+    done = run("plan", "lenet", *options, "--sram", "84KB", "-o", "plan.json")
+    assert done.code == 0, done.err
+    assert "B of SRAM as it stands" in done.out and "B as planned" in done.out
+    told = json.loads((folder / "plan.json").read_text())
+    assert told["sram_bytes"] <= 84 * 1024 < told["plain_sram_bytes"]
+    step = told["plan"]["functions"]["train step"]
+    assert step["planned"]["joules"] > step["plain"]["joules"]
+    assert step["tensors"] and all(tensor["alternatives"] for tensor in step["tensors"])
+    for tensor in step["tensors"]:
+        assert f"%{tensor['name']} " in done.out
+
+
+def test_plan_of_what_fits(run: Run):
+    done = run("plan", "nets:make", "--device", "rp2040")
+    assert done.code == 0 and "nothing is planned" in done.out
+    assert run("plan", "nets:make", "--device", "rp2040", "--json").json()["plan"] is None
+
+
+def test_plan_frontier(run: Run, folder: Path):
+    options = ("lenet", "--update", "last:2", "--device", "nrf52840", "--plan-time-limit", "4")
+    done = run("plan", *options, "--frontier", "--points", "3", "-o", "front.html", "--json")
+    assert done.code == 0, done.err
+    points = done.json()["points"]
+    assert [p["planned"] for p in points][-1] is False and len(points) >= 2
+    energies = [p["joules"] for p in points]
+    assert energies == sorted(energies, reverse=True)
+    page = (folder / "front.html").read_text()
+    assert all(f"{p['sram_bytes']:,}" in page for p in points)
+
+
+def test_planning_options_of_the_run_file(run: Run, folder: Path):
+    (folder / "planned.toml").write_text(
+        'model = "lenet"\ndevice = "nrf52840"\nupdate = "last:2"\nstorage = "qspi"\n'
+        '[budget]\nsram = "84KB"\nstep_time = "3s"\n'
+        '[planning]\nrecompute = true\npage = true\nobjective = "time"\ngap = 0.02\n'
+        "time_limit = 5.0\n"
+    )
+    done = run("compile", "-c", "planned.toml", "-o", "out", "--json")
+    assert done.code == 0, done.err
+    plan = done.json()["plan"]["functions"]["train step"]
+    assert plan["objective"] == "time"
+    refused = run("compile", "-c", "planned.toml", "--no-page", "--no-recompute", "-o", "no")
+    assert refused.code == 3 and not (folder / "no").exists()
+    (folder / "wrong.toml").write_text('model = "mlp"\n[planning]\nhurry = true\n')
+    wrong = run("plan", "-c", "wrong.toml")
+    assert wrong.code == 2 and "hurry is unknown; there are recompute, page" in wrong.err
 
 
 def test_errors_are_json_where_asked(run: Run):

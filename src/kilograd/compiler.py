@@ -181,8 +181,9 @@ class Prepared:
                 return fitter.fitted()
             except NoFitError as error:
                 failures.append((fitter, error))
-        fitter, closest = min(failures, key=lambda failure: failure[1].sram_bytes)
-        raise infeasible(fitter, closest, self.graphs) from closest
+        fitter, closest = min(failures, key=lambda f: (f[1].leanest is None, f[1].sram_bytes))
+        closest.bound_bytes = min(failure.bound_bytes for _, failure in failures)
+        raise infeasible(fitter, closest, self.graphs, self.program) from closest
 
 
 def prepare(

@@ -198,7 +198,7 @@ def frontier(prepared: Prepared, points: int) -> Frontier:
         constants = fitter.constants(fitter.fixed)
         lean = fitter.lean(constants)
     except NoPlanError as error:
-        raise infeasible(fitter, NoFitError(None, 0, 0), prepared.graphs) from error
+        raise infeasible(fitter, NoFitError(None, 0, 0), prepared.graphs, program) from error
     leanest = fitter.built(lean)
     whole = _whole(Fitter(program, prepared.storage, prepared.planning))
     low, high = sram_bytes(leanest), whole.sram_bytes

@@ -10,7 +10,7 @@ from dataclasses import replace
 from kilograd import update
 from kilograd.devices import Storage
 from kilograd.errors import InfeasibleError
-from kilograd.fitting import Fitter, Lean, NoFitError, sram_bytes
+from kilograd.fitting import Fitter, Lean, NoFitError, plain_sram_bytes, sram_bytes
 from kilograd.options import SGD, Planning
 from kilograd.planning.allocate import allocate
 from kilograd.planning.explain import describe_peak, describe_state
@@ -41,35 +41,40 @@ _USUAL_STORAGE = Storage(
 """What a device without storage could be given (the SD card of Patil et al., POET, ICML 2022)."""
 
 
-def infeasible(fitter: Fitter, failure: NoFitError, derive: Derive) -> InfeasibleError:
-    """The error for a program that no plan makes fit."""
+def infeasible(
+    fitter: Fitter, failure: NoFitError, derive: Derive, plain: Program
+) -> InfeasibleError:
+    """The error for a program that no plan makes fit; `plain` is the program as it stands."""
     ways = [f"  * {way}" for way in _Ways(fitter, derive, failure).all()]
     rest = ["What would lower it:", *ways] if ways else []
     if failure.leanest is None:
-        return InfeasibleError("\n".join([_too_slow(fitter, failure), *rest]))
-    return InfeasibleError("\n".join([*_least(fitter, failure, failure.leanest), *rest]))
+        return InfeasibleError("\n".join([_too_slow(fitter, failure, plain), *rest]))
+    return InfeasibleError("\n".join([*_least(fitter, failure, failure.leanest, plain), *rest]))
 
 
-def _too_slow(fitter: Fitter, failure: NoFitError) -> str:
-    budget, device = fitter.program.budget, fitter.program.device.name
-    known = f"at least {failure.seconds:.3g} s" if failure.seconds else "longer"
+def _too_slow(fitter: Fitter, failure: NoFitError, plain: Program) -> str:
+    program, limit = fitter.program, fitter.sram or 0
+    whose = "the budget" if program.budget.sram_bytes == limit else program.device.name
+    cost = plain.step_cost
+    taken = f" and takes {cost.seconds:.3g} s" if cost else ""
+    known = f" A plan takes {failure.seconds:.3g} s or more." if failure.seconds else ""
     return (
-        f"{fitter.program.name} does not fit {device}: in the {budget.step_seconds:.3g} s of "
-        f"step_time no plan of the training step was found, whatever the SRAM; with pages it takes "
-        f"{known} by estimate."
+        f"{program.name} does not fit the {limit:,} bytes of SRAM of {whose} within "
+        f"step_time={program.budget.step_time!r}: as it is it needs {plain_sram_bytes(plain):,}"
+        f"{taken}, and no plan with less was found that keeps the time.{known}"
     )
 
 
-def _least(fitter: Fitter, failure: NoFitError, leanest: Program) -> Iterator[str]:
+def _least(fitter: Fitter, failure: NoFitError, leanest: Program, plain: Program) -> Iterator[str]:
     """The least, and what makes it."""
     program, limit = fitter.program, fitter.sram or 0
     needed, bound = failure.sram_bytes, failure.bound_bytes
-    plain = fitter.fixed.sram_bytes + program.arena_bytes + program.state_bytes
+    as_it_is = plain_sram_bytes(plain)
     whose = "the budget" if program.budget.sram_bytes == limit else program.device.name
     allowed = _allowed(fitter)
     yield (
         f"{program.name} does not fit the {limit:,} bytes of SRAM of {whose}: as it is it needs "
-        f"{plain:,}, planned{allowed} {needed:,}."
+        f"{as_it_is:,}, planned{allowed} {needed:,}."
     )
     if bound >= needed:
         yield (

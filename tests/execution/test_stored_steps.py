@@ -37,7 +37,7 @@ def test_chunks_compute_the_same_bits(geometry):
     assert len(steps) == 4 and all(len(node.outputs) == 2 for node in steps)
     checked = [n.inputs[0].name for n in compiled.train.graph.nodes if isinstance(n.op, SgdCheck)]
     assert len(checked) == 4 and all("bias" in name for name in checked)
-    agrees(compiled.on_host(sanitize=True, optimize="-O1"), "float")
+    agrees(compiled.on_host(sanitize=geometry is SD_CARD, optimize="-O1"), "float")
 
 
 @pytest.mark.parametrize("device", ["cortex-m7-256k", "rp2040"])

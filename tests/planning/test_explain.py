@@ -196,7 +196,7 @@ def test_unknown_names_get_the_nearest(lenet, subject, name, message):
 
 
 def test_explanations_are_data(lenet):
-    names = {"peak": "", "value": "relu", "weight": "hidden.*", "layer": "features.3"}
+    names = {"peak": "", "value": "relu", "weight": "hidden.*", "layer": "features.3", "plan": ""}
     for subject in SUBJECTS:
         told = lenet.explain(subject, names[subject])
         assert json.loads(to_json(told)) == json.loads(json.dumps(dataclasses.asdict(told)))

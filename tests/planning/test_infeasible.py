@@ -67,7 +67,7 @@ def test_less_does_not(refused):
         bound = least - STACK_BYTES
     else:
         bound = number(r"with less than ([\d,]+) there is no plan", text) - STACK_BYTES
-    assert f"{least:,}" in refusal(case, bound) or "least" in refusal(case, bound)
+    assert "are the least" in refusal(case, bound)
 
 
 def test_what_makes_it_adds_up(refused):
@@ -81,6 +81,7 @@ def test_what_makes_it_adds_up(refused):
     assert "while running" in text
 
 
+@pytest.mark.slow
 def test_the_ways_out_do(refused):
     case, text, least = refused
     ways = text.split("What would lower it:\n")[1].splitlines()
@@ -100,6 +101,7 @@ def test_the_ways_out_do(refused):
         assert fitted(case, sram + 256, **more).memory.sram_bytes <= sram + 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["conv", "dense"])
 def test_a_step_time_that_pages_do_not_keep(case):
     network, device, *_ = CASES[case]
@@ -110,7 +112,8 @@ def test_a_step_time_that_pages_do_not_keep(case):
     way = next(line for line in text.splitlines() if "a step_time of" in line)
     seconds = float(re.search(r"a step_time of ([\d.e-]+) s", way)[1])
     sram = number(r"([\d,]+) bytes would do", way)
-    assert seconds > limit and sram < number(r"planned.* ([\d,]+)\.\n", text)
+    assert seconds > limit and sram < plain.memory.sram_bytes
+    assert f"{plain.memory.sram_bytes:,}" in text
     program = fitted(case, sram, step_time=seconds)
     assert program.memory.sram_bytes <= sram and program.step_cost.seconds <= seconds
 

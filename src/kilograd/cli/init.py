@@ -69,6 +69,14 @@ atomic = true  # a failed step changes nothing
 [budget]
 # sram = "256KB"
 # flash = "1MB"
+# step_time = "500ms"
+
+# How a program that needs more SRAM is made to fit; docs/planning.md.
+[planning]
+# recompute = true     # operators may run again
+# page = true          # tensors and weights may wait in the device's storage
+# objective = "energy" # or "time"
+# time_limit = 60.0    # seconds to search for each plan
 
 # .npz with x and y, .csv, or a folder of pictures by class.
 [data]

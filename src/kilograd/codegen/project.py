@@ -216,7 +216,8 @@ class _FunctionWriter:
 
 def _overwrites_state(schedule: Schedule, node: Node) -> bool:
     """Whether an operator that runs in place overwrites a state in SRAM."""
-    sources = (node.inputs[i] for _, i in node.op.in_place if i < len(node.inputs))
+    sizes = len(node.outputs), len(node.inputs)
+    sources = (node.inputs[i] for o, i in node.op.in_place if o < sizes[0] and i < sizes[1])
     roots = (schedule.lifetimes.root.get(value) for value in sources)
     return node.op.mutates and any(root in schedule.graph.state for root in roots)
 

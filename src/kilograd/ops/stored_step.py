@@ -97,6 +97,13 @@ class StoredSgdStep(Paging):
             Call(header, "kg_stored_sgd_finite", (operands.scratch,), "KG_ERROR_NONFINITE"),
         )
 
+    def parts(self, *types: TensorType) -> tuple[tuple[SgdStep, tuple[TensorType, ...]], ...]:
+        """The operators whose work this does, and their operands."""
+        gradient, rate, step, w, *extra = types
+        operands = (w, gradient, rate, step, *extra)
+        numbers = (self.momentum, self.weight_decay, self.period)
+        return (SgdCheck(*numbers), operands), (SgdStep(*numbers), operands)
+
     def _step(self) -> SgdStep:
         return SgdStep(self.momentum, self.weight_decay, self.period)
 

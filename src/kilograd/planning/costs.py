@@ -24,6 +24,7 @@ from kilograd.ir import Graph, Node
 from kilograd.ir.operator import Operator
 from kilograd.ir.types import TensorType
 from kilograd.ops.q_stream import OPERANDS, QStream
+from kilograd.ops.stored_step import StoredSgdStep
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
@@ -158,10 +159,14 @@ class Work:
 
 
 def works(node: Node) -> tuple[Work, ...]:
-    """The kernels that a node runs: none for an alias, its stages for a stream, else one."""
+    """The kernels that a node runs: none for an alias, its stages for a stream, step and check for
+    a step in chunks, else one.
+    """
     types = [value.type for value in node.inputs]
     if node.op.alias:
         return ()
+    if isinstance(node.op, StoredSgdStep):
+        return tuple(_work(op, parts, op.infer(*parts)) for op, parts in node.op.parts(*types))
     if not isinstance(node.op, QStream):
         return (_work(node.op, types, [value.type for value in node.outputs]),)
     images = pairwise(node.op.images(*types))

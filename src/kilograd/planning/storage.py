@@ -133,7 +133,8 @@ def place(graphs: Sequence[Graph], geometry: Geometry) -> StoragePlan | None:
     """A place for everything of these graphs that lies in storage, or None where nothing does.
 
     Raises InfeasibleError where the storage is too small, CompilerBug where a graph is not as
-    `check_paging` wants it, or its page nodes are made for another block size.
+    `check_paging` wants it, its page nodes are made for another block size, or the graphs do not
+    agree on what is stored.
     """
     constants: dict[Value, Tensor] = {}
     states: dict[Value, Tensor] = {}
@@ -141,6 +142,10 @@ def place(graphs: Sequence[Graph], geometry: Geometry) -> StoragePlan | None:
         check_paging(graph, geometry.block_bytes)
         constants |= {v: t for v, t in graph.constants.items() if v in graph.stored}
         states |= {v: t for v, t in graph.state.items() if v in graph.stored}
+    for graph in graphs:
+        for value in {*graph.constants, *graph.state} - graph.stored:
+            if value in constants or value in states:
+                raise CompilerBug(f"{value} lies in storage for one function, not for another")
     unit = _unit(geometry)
     constant_offsets, end = _stacked(constants, 0, unit)
     initial, bank_end = _stacked(states, end, unit)

@@ -104,6 +104,8 @@ def render(
         | {"free": USES["free"]},
         "peak": _peak(explain_peak(program.train)),
         "layers": _layers(figures),
+        "plan": figures.plan,
+        "moves": _by_layer(figures),
         "unit": charts.unit_of_work(figures),
         "runs": [_run(name, history) for name, history in named.items()],
         "estimates": _estimates(figures),
@@ -285,6 +287,27 @@ def _layer(figures: Figures, layer: LayerFacts) -> dict[str, Any]:
         "parameters": layer.parameters,
         "status": _status(trained, elements),
     }
+
+
+def _by_layer(figures: Figures) -> list[dict[str, Any]]:
+    """What the plan of the training step costs each layer, the dearest first."""
+    rows: dict[str, dict[str, Any]] = {}
+    for tensor in (t for told in figures.plan.functions[-1:] for t in told.tensors):
+        name = tensor.layer.removeprefix("backward of ").split(" (")[0]
+        if tensor.how == "stored":
+            name = tensor.layer.rpartition(".")[0] or name
+        row = rows.setdefault(
+            name,
+            {"layer": name, "reads": 0, "writes": 0, "again": 0, "stored": 0, "joules": 0.0,
+             "seconds": 0.0},
+        )  # fmt: skip
+        row["reads"] += tensor.page_ins
+        row["writes"] += tensor.page_outs
+        row["again"] += tensor.reruns
+        row["stored"] += tensor.size_bytes if tensor.how == "stored" else 0
+        row["joules"] += tensor.price.joules or 0.0
+        row["seconds"] += tensor.price.seconds or 0.0
+    return sorted(rows.values(), key=lambda row: (-row["joules"], -row["seconds"], row["layer"]))
 
 
 def _status(trained: int, elements: int) -> str:

@@ -156,14 +156,20 @@ def leanest(
     least = rows[0][0] if known is None else min(rows[0][0], known.bound_bytes)
     best = known and replace(known, bound_bytes=least)
     failure: NoPlanError | None = None
-    for bound, _, stored, posed in rows[:_LEANEST_TRIES]:
-        if best is not None and best.excess_bytes <= bound:
+    tries = 0
+    for bound, _, stored, posed in rows:
+        if tries == _LEANEST_TRIES or (best is not None and best.excess_bytes <= bound):
             break
         try:
             found = _leanest(requests, posed, mover, settings)
+        except TooSlowError as error:
+            failure = failure or error
+            continue
         except NoPlanError as error:
             failure = error
+            tries += 1
             continue
+        tries += 1
         arena, seeds = found
         excess = arena - room(stored)
         if best is None or excess < best.excess_bytes:

@@ -16,6 +16,7 @@ from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
 from kilograd.ir import Graph, Value
 from kilograd.ops.page import Paging
+from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.planning.lifetimes import ALIGNMENT_BYTES, lifetimes
 from kilograd.planning.paging.fit import Planned
 from kilograd.planning.paging.price import Mover, checksum_instructions, step_estimates
@@ -140,8 +141,13 @@ class _Reader:
         self.readers: dict[Value, list[int]] = {}
         self.extra: dict[int, Value] = {}
         self.ran: set[int] = set()
+        self.chunked: dict[int, tuple[int, ...]] = {}
         for index in range(len(self.graph.nodes)):
             self.read(index)
+        self.prices = tuple(
+            _less(price, summed(self.base_prices[i] for i in self.chunked.get(index, ())))
+            for index, price in enumerate(self.prices)
+        )
         lives = lifetimes(self.graph, by_pointer=_by_pointer(self.graph))
         self.live = _live(lives.profile(), len(self.graph.nodes))
 
@@ -172,6 +178,8 @@ class _Reader:
                 self.origin[value] = self.base.nodes[task.nodes[0]].outputs[position]
         if node.op.alias or not node.outputs:
             return
+        if isinstance(node.op, StoredSgdStep) and task is not None:
+            self.chunked[index] = task.nodes
         if isinstance(node.op, Paging):
             result = node.outputs[0]
             self.extra[index] = self.next_of.get(result, self.origin[result])
@@ -406,8 +414,8 @@ def _replayed(planned: Planned, until: int) -> tuple[set[int], set[int], int]:
 def prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Price, ...]:
     """The price of each node; what the device has no estimate of is None."""
     return tuple(
-        Price(each.seconds, each.joules, each.instructions)
-        for each in step_estimates(graph, device, storage)
+        Price(estimate.seconds, estimate.joules, estimate.instructions)
+        for estimate in step_estimates(graph, device, storage)
     )
 
 
@@ -436,6 +444,18 @@ def summed(parts: Iterable[Price]) -> Price:
             more = part.instructions
             instructions = None if more is None else instructions + more
     return Price(seconds, joules, instructions)
+
+
+def _less(price: Price, other: Price) -> Price:
+    """What is left of a price; None of what is None in one of them."""
+
+    def less(a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else a - b
+
+    count = None if None in (price.instructions, other.instructions) else price.instructions
+    if count is not None:
+        count -= other.instructions or 0
+    return Price(less(price.seconds, other.seconds), less(price.joules, other.joules), count)
 
 
 def _live(profile: Sequence[tuple[int, int]], count: int) -> list[int]:

@@ -130,8 +130,12 @@ class _Writer:
         nodes = [graph.nodes[i] for i in task.nodes]
         if task.in_chunks:
             return self.chunks(nodes)
+        moved = [*task.loads, *(v for _, v in task.successors)]
+        moved += task.outputs if task.kind is Kind.LOAD else ()
         scratch = max(
-            (n.op.cost(*(v.type for v in n.inputs)).scratch_bytes for n in nodes), default=0
+            [n.op.cost(*(v.type for v in n.inputs)).scratch_bytes for n in nodes]
+            + [self.block(v) for v in moved],
+            default=0,
         )
         inside = [aligned(v.type.bytes) for v in (*task.loads, *task.beside)]
         if task.kind in (Kind.UPDATE, Kind.COMMIT):
@@ -145,6 +149,11 @@ class _Writer:
                     and (task.kind is Kind.COMMIT or not _is_copy(task, node.outputs[o]))
                 ]
         return aligned(scratch) + sum(inside)
+
+    def block(self, value: Value) -> int:
+        """Bytes of the block through which the end of a page passes."""
+        block_bytes = self.mover.storage.block_bytes if self.mover else 1
+        return block_bytes if value.type.bytes % block_bytes else 0
 
     def chunks(self, nodes: Sequence[GraphNode]) -> int:
         """Bytes of the chunks of an update, of which one node steps."""
