@@ -16,6 +16,7 @@ from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
 from kilograd.devices import Device
 from kilograd.errors import InputError
+from kilograd.execution.session import Session
 from kilograd.ir import DType, Graph, verify
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.allocate import allocate
@@ -40,6 +41,9 @@ from kilograd.transforms.shifts import calibrate_shifts
 from kilograd.update import All, Spec, SpecLike, normalise
 
 T = TypeVar("T")
+
+BRIEF = "-O1"
+"""The C compiler's flag for programs that run for seconds."""
 
 
 def compile(
@@ -179,6 +183,10 @@ class Prepared:
             update=update,
             model=self.model,
         )
+
+    def session(self, update: Spec) -> Session:
+        """The program that trains what `update` says on this computer, built to be run briefly."""
+        return self.program(update).on_host(optimize=BRIEF)
 
 
 def prepare(

@@ -155,7 +155,7 @@ class ChannelMap:
         assert axis is not None
         self._attach(node.inputs[1], axis, self._places[node.inputs[0]])
         place = self._new(node.outputs[0])
-        self._attach(node.inputs[1], _MIXING[type(node.op)], place)  # type: ignore[index]
+        self._attach(node.inputs[1], _MIXING[type(node.op)], place)
         self._attach_vectors(node.inputs[2:], place)
 
     def _attach_vectors(self, values: Sequence[Value], place: _Place) -> None:
@@ -296,7 +296,8 @@ def to_front(graph: Graph, wanted: Mapping[Value, Sequence[int]]) -> Graph:
     want different ones as long as the smaller set is part of the larger. Raises InputError where it
     is not, and for channels whose order cannot change.
     """
-    channel_map, requests = ChannelMap(graph), {}
+    channel_map = ChannelMap(graph)
+    requests: dict[Channels, list[tuple[Value, Order]]] = {}
     for weight, indices in wanted.items():
         channels = channel_map.inputs_of(weight)
         is_prefix = set(indices) == set(range(len(indices)))
