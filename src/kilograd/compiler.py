@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from kilograd.planning.order import order
 from kilograd.planning.schedule import Schedule
 from kilograd.planning.stream import plan_streams
 from kilograd.program import Program
+from kilograd.search.store import graph_digest
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
@@ -63,6 +65,8 @@ def compile(
     classes: Classes | None = None,
     gradients: str = "float32",
     name: str | None = None,
+    data: Any = None,
+    search: Mapping[str, Any] | None = None,
 ) -> Program:
     """Compile a network into a program that predicts and learns.
 
@@ -72,7 +76,8 @@ def compile(
         example_input: one sample with its leading batch dimension of 1, which fixes the shapes; may
             be left out for files whose shapes are static.
         device: a name from `kilograd.devices.names()`, the path of a device file, or a `Device`.
-        update: what to train, see `kilograd.update`; everything by default.
+        update: what to train, see `kilograd.update`; everything by default. "auto" searches for
+            what gains most on `data` within device and budget, see `kilograd.search`.
         loss: "cross_entropy", "mse", "autoencoder" or "bce_with_logits".
         optimizer: `kilograd.SGD(...)`.
         budget: limits below those of the device.
@@ -91,6 +96,9 @@ def compile(
         gradients: for int8, "float32", or "int8": gradients of int8 layers are integers, too, which
             a processor without FPU computes many times faster.
         name: prefix of the C functions; by default the model's.
+        data: for update="auto", a pair (x, y) of samples of the task and their classes.
+        search: for update="auto", further arguments of `kilograd.search` by name, such as
+            {"method": "fast"}.
 
     Raises:
         UnsupportedError: the model has operators that kilograd does not know; all are listed.
@@ -113,9 +121,25 @@ def compile(
         gradients=gradients,
         name=name,
     )
-    program = prepared.program(All() if update is None else normalise(update))
+    found = _searched(prepared, update, data, search)
+    spec = found or normalise(All() if update is None else update)
+    program = prepared.program(spec)
     stage("fit", program.check_fit)
     return program
+
+
+def _searched(
+    prepared: Prepared, update: Any, data: Any, options: Mapping[str, Any] | None
+) -> Spec | None:
+    """What to train by a search, where update="auto" asks for one."""
+    if not (isinstance(update, str) and update == "auto"):
+        if data is not None or options is not None:
+            raise InputError("data and search are for update='auto'; other updates take none")
+        return None
+    # Brings joblib, half a second.
+    from kilograd.search.search import find
+
+    return find(prepared, data, **(options or {})).spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +207,23 @@ class Prepared:
             update=update,
             model=self.model,
         )
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that decides on the programs besides what is trained, as JSON values."""
+        optimizer = asdict(self.optimizer)
+        del optimizer["lr"]  # an argument of every step
+        calibration = ""
+        if self.gradients == "int8":
+            samples, _ = labelled(self.calibration)
+            calibration = hashlib.sha256(np.ascontiguousarray(samples).tobytes()).hexdigest()
+        return {
+            "graph": graph_digest(self.forward),
+            "ports": str(self.ports),
+            "loss": self.loss.value,
+            "optimizer": optimizer,
+            "gradients": [self.gradients, calibration],
+        }
 
     def session(self, update: Spec) -> Session:
         """The program that trains what `update` says on this computer, built to be run briefly."""

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import joblib
 import numpy as np
-from joblib.parallel import get_active_backend
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -129,6 +127,10 @@ class Bench:
     ) -> Iterator[tuple[tuple[str, ...], int, Score]]:
         if not jobs:
             return
+        # Takes half a second, which `import kilograd` need not.
+        import joblib
+        from joblib.parallel import get_active_backend
+
         backend, configured = get_active_backend()
         # One job at a time is joblib's default; here it is every core, or what the user configured.
         workers = self.jobs or (configured if configured not in (None, 1) else -1)

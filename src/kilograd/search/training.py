@@ -37,8 +37,8 @@ class Trainable(Protocol):
     def evaluate(self, x: ArrayLike, y: ArrayLike | None = None) -> Any:
         """Loss and accuracy."""
 
-    def raw_state(self) -> Mapping[str, np.ndarray]:
-        """Every trained tensor by program name."""
+    def state_dict(self) -> Mapping[str, np.ndarray]:
+        """The trained parameters under the user's names and layouts."""
 
 
 class Trainer(Protocol):
