@@ -23,6 +23,7 @@ import argparse
 import time
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import speech
@@ -103,8 +104,6 @@ def correlations(
     found: Contributions, layers: Layers, scores: dict[str, LayerScore]
 ) -> list[list[object]]:
     """A row a predictor."""
-    from kilograd.search.table import Gain  # noqa: F401
-
     rows = []
     whole = [path for path in layers.paths if (path, Fraction(1)) in found.weights]
     pairs = list(found.weights)
@@ -125,7 +124,7 @@ def correlations(
             gained = [found.weights[path, Fraction(1)].mean for path in whole]
             all_gained = [found.weights[pair].mean for pair in pairs]
             bias_scores, bias_gains = [], []
-            for low, high in zip(ks, ks[1:], strict=False):
+            for low, high in pairwise(ks):
                 paths = layers.paths[len(layers.body) - high : len(layers.body) - low]
                 bias_scores.append(f(sum(scores[p].bias[predictor] for p in paths)))
                 bias_gains.append(found.biases[high].mean - found.biases[low].mean)
@@ -150,14 +149,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=None)
     parser.add_argument("--channels", action="store_true", help="which channels to train")
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--quick", action="store_true", help="few k and two ratios")
+    parser.add_argument("--quick", action="store_true", help="two ratios")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     chosen = CASES[arguments.task]()
     print(arguments, chosen.network.name, kg.__version__, RATIOS, flush=True)
     start = time.perf_counter()
-    make = Plan.quick if arguments.quick else Plan.full
-    plan = make(chosen.layers, arguments.seeds)
+    plan = Plan.full(chosen.layers, arguments.seeds)
+    if arguments.quick:
+        few = Plan.quick(chosen.layers, arguments.seeds)
+        plan = Plan(plan.biases, few.weights, plan.seeds)
     found = measure(chosen.bench, chosen.layers, plan, name=chosen.network.name)
     print(f"measured in {time.perf_counter() - start:.0f} s", flush=True)
     STORE.mkdir(parents=True, exist_ok=True)

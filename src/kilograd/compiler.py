@@ -17,7 +17,6 @@ from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
 from kilograd.devices import Device
 from kilograd.errors import InputError
-from kilograd.execution.session import Session
 from kilograd.ir import DType, Graph, verify
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.allocate import allocate
@@ -25,7 +24,9 @@ from kilograd.planning.order import order
 from kilograd.planning.schedule import Schedule
 from kilograd.planning.stream import plan_streams
 from kilograd.program import Program
+from kilograd.search.evaluate import ByReference
 from kilograd.search.store import graph_digest
+from kilograd.search.training import Trainable
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
@@ -225,9 +226,16 @@ class Prepared:
             "gradients": [self.gradients, calibration],
         }
 
-    def session(self, update: Spec) -> Session:
-        """The program that trains what `update` says on this computer, built to be run briefly."""
-        return self.program(update).on_host(optimize=BRIEF)
+    def session(self, update: Spec, judge: str = "c") -> Trainable:
+        """The program that trains what `update` says on this computer, built to be run briefly.
+
+        `judge` is what its `evaluate` uses: the "c" program, or see `search.evaluate.outputs`.
+        """
+        program = self.program(update)
+        session = program.on_host(optimize=BRIEF)
+        if judge == "c":
+            return session
+        return ByReference(session, program.predict.graph, self.ports, judge)
 
 
 def prepare(

@@ -80,6 +80,8 @@ class Bench:
     store: Store | None
     jobs: int | None = None
     progress: bool = True
+    judge: str = "c"
+    """What judges: the "c" program, or as `evaluate.outputs` says."""
 
     def scores(
         self, specs: Sequence[Spec], seeds: Sequence[int], what: str = "measuring"
@@ -115,7 +117,9 @@ class Bench:
         return [[known[text, seed] for seed in seeds] for text in texts]
 
     def _common(self) -> dict[str, Any]:
+        judge = {} if self.judge == "c" else {"judge": self.judge}
         return {
+            **judge,
             "network": dict(self.network),
             "data": self.task.digest(),
             "training": self.training.inputs,
@@ -139,7 +143,9 @@ class Bench:
         returned = "generator_unordered" if backend.supports_return_generator else "list"
         parallel = joblib.Parallel(n_jobs=workers, return_as=returned, batch_size=1)
         work = (
-            joblib.delayed(_work)(self.trainer, self.task, self.training, self.store, common, job)
+            joblib.delayed(_work)(
+                self.trainer, self.task, self.training, self.store, self.judge, common, job
+            )
             for job in jobs
         )
         for job, scores in parallel(work):
@@ -163,11 +169,12 @@ def _work(
     task: Task,
     training: Training,
     store: Store | None,
+    judge: str,
     common: Mapping[str, Any],
     job: _Job,
 ) -> tuple[_Job, list[Score]]:
     """One build and its runs, in whatever process."""
-    session = trainer.session(job.spec)
+    session = trainer.session(job.spec, judge)
     scores = []
     for seed in job.seeds:
         score = trial(session, task, training, seed)
@@ -194,8 +201,12 @@ def measure(
     """
     ks = sorted({0, *plan.biases})
     specs = [layers.spec(k, {}) for k in ks]
+    same: dict[tuple[str, int], Fraction] = {}
     for path, ratio in plan.weights:
-        specs.append(layers.spec(layers.biases_from(path), {path: ratio}, orders))
+        # Ratios that come to the same channels share their runs.
+        count = layers.body[layers.paths.index(path)].count(ratio)
+        shared = same.setdefault((path, count), ratio)
+        specs.append(layers.spec(layers.biases_from(path), {path: shared}, orders))
     scores = bench.scores(specs, plan.seeds)
     accuracy = np.array([[score.accuracy for score in row] for row in scores])
     by_k = dict(zip(ks, accuracy[: len(ks)], strict=True))

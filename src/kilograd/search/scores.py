@@ -7,7 +7,7 @@ With a loss L_n of sample n and its mean L, for the weight w of a layer with inp
                     Pruning", CVPR 2019, their first-order criterion)
     fisher          1/(2N) sum over n of (sum over pixels of a dL_n/da)^2, summed over the output
                     channels of the layer (Kwon et al., "TinyTrain", ICML 2024; Turner et al.,
-                    "BlockSwap", ICLR 2020); for input channels the same of x, as this layer reads it
+                    "BlockSwap", ICLR 2020); for input channels the same of x, as read by this layer
 
 The graph is kilograd's own, differentiated at compile time and executed by the interpreter on
 batches, so the predictors work for every front end, with the gradients that the device computes,

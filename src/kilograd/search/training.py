@@ -44,8 +44,8 @@ class Trainable(Protocol):
 class Trainer(Protocol):
     """What builds sessions: a network for which it is open what to train. It can be pickled."""
 
-    def session(self, update: Spec) -> Trainable:
-        """The program that trains what `update` says, on this computer."""
+    def session(self, update: Spec, judge: str = "c") -> Trainable:
+        """The program that trains what `update` says, on this computer, judged by `judge`."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def trial(session: Trainable, task: Task, training: Training, seed: int) -> Scor
         except NonFiniteError:
             diverged = True
             break
-    found = session.evaluate(*judged)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a run that diverged
+        found = session.evaluate(*judged)
     loss = float(found.loss)
     return Score(float(found.accuracy), loss if math.isfinite(loss) else 1e30, diverged)
