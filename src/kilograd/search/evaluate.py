@@ -9,7 +9,7 @@ processor; a GPU pays where the samples to judge by are many (docs/search.md has
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,6 +75,9 @@ def outputs(
     """
     convert, back = _library(judge)
     source = graph.inputs[0]
+    if judge != "numpy":  # PyTorch warns of arrays that must not be written
+        constants = {v: replace(t, array=np.array(t.array)) for v, t in graph.constants.items()}
+        graph = replace(graph, constants=constants)
     tensors = {value: convert(state[value.name]) for value in graph.state}
     rows = []
     for start in range(0, len(x), BATCH):

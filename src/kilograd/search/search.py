@@ -1,0 +1,280 @@
+"""Finds what to train: contributions, then the best scheme within device and budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+from kilograd.devices import Device
+from kilograd.errors import InputError
+from kilograd.ir import Graph
+from kilograd.options import Budget, Loss
+from kilograd.search.found import Found
+from kilograd.search.layers import Layers, Orders, layers_of
+from kilograd.search.measure import RATIOS, Bench, Plan, measure
+from kilograd.search.memory import Compiler
+from kilograd.search.predict import PREDICTOR, channel_orders, predicted, score_layers
+from kilograd.search.scores import PREDICTORS
+from kilograd.search.store import Store
+from kilograd.search.table import Contributions, Gain
+from kilograd.search.task import Task, make_task
+from kilograd.search.training import Trainer, Training
+from kilograd.transforms.ports import Ports
+
+METHODS = ("measured", "quick", "fast")
+CHANNELS = ("best", "first")
+FRONT_POINTS = 6
+
+
+class Network(Compiler, Trainer, Protocol):
+    """A network for which it is open what to train: `kilograd.compiler.Prepared`."""
+
+    @property
+    def name(self) -> str:
+        """Of its C functions."""
+
+    @property
+    def folded(self) -> Graph:
+        """The float forward graph."""
+
+    @property
+    def ports(self) -> Ports:
+        """How the user's arrays are laid out."""
+
+    @property
+    def loss(self) -> Loss:
+        """What is minimised."""
+
+    @property
+    def device(self) -> Device:
+        """Where it has to fit."""
+
+    @property
+    def budget(self) -> Budget:
+        """Limits below the device's."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that decides on its programs besides what is trained."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a method runs, where the user does not say."""
+
+    seeds: int
+    epochs: int
+    samples: int | None
+    test_samples: int | None
+
+
+EFFORTS = {
+    "measured": Effort(3, 5, None, None),
+    "quick": Effort(2, 5, 200, 200),
+    "fast": Effort(1, 5, 200, 200),
+}
+
+
+def find(
+    network: Network,
+    data: Any,
+    test: Any = None,
+    *,
+    method: str = "quick",
+    seeds: int | None = None,
+    epochs: int | None = None,
+    samples: int | None = None,
+    test_samples: int | None = None,
+    lr: float | Sequence[float] | None = None,
+    channels: str = "best",
+    predictor: str = PREDICTOR,
+    judge: str = "c",
+    front: int = FRONT_POINTS,
+    time_limit: float = 60.0,
+    jobs: int | None = None,
+    store: str | Path | None = None,
+    progress: bool = True,
+) -> Found:
+    """What to train of a network: the arguments are those of `kilograd.search`."""
+    effort = _effort(method, seeds, epochs, samples, test_samples)
+    for name, value, known in (
+        ("channels", channels, CHANNELS),
+        ("predictor", predictor, PREDICTORS),
+    ):
+        if value not in known:
+            raise InputError(f"{name}={value!r} is unknown; there are {', '.join(known)}")
+    task = _task(network, data, test, effort)
+    layers = layers_of(network.forward)
+    limits = _limits(network, layers, time_limit)
+    rates = _rates(network, lr)
+    bench = Bench(
+        trainer=network,
+        network=network.inputs,
+        task=task,
+        training=Training(effort.epochs, rates[0]),
+        store=Store(Path(store)) if store is not None else None,
+        jobs=jobs,
+        progress=progress,
+        judge=judge,
+    )
+    start = time.perf_counter()
+    if len(rates) > 1:
+        bench = best_rate(bench, layers, rates, effort.seeds)
+    contributions, orders = contribute(
+        network, bench, layers, method, effort.seeds, channels, predictor
+    )
+    middle = time.perf_counter()
+    best, points = _choose(network, contributions, limits, orders, front)
+    return Found(
+        network=network.name,
+        device=network.device.name,
+        layers=layers,
+        contributions=contributions,
+        best=best,
+        front=points,
+        orders=orders,
+        seconds=(middle - start, time.perf_counter() - middle),
+    )
+
+
+def contribute(
+    network: Network,
+    bench: Bench,
+    layers: Layers,
+    method: str,
+    seeds: int,
+    channels: str = "best",
+    predictor: str = PREDICTOR,
+) -> tuple[Contributions, Orders]:
+    """The table of contributions by a method, and the order of input channels that it is for."""
+    orders: Orders = {}
+    if channels == "best" or method == "fast":
+        scores, reached = score_layers(network, bench, layers)
+        if channels == "best":
+            orders = channel_orders(network.forward, layers, scores, predictor)
+    if method == "fast":
+        table = predicted(
+            layers, scores, reached, name=network.name, orders=orders, predictor=predictor
+        )
+        return table, orders
+    make = Plan.quick if method == "quick" else Plan.full
+    plan = make(layers, seeds)
+    found = measure(bench, layers, plan, name=network.name, orders=orders, method=method)
+    return (with_ratios(found, layers) if method == "quick" else found), orders
+
+
+def with_ratios(found: Contributions, layers: Layers) -> Contributions:
+    """The table with the ratios that were not measured between those that were, linear in the
+    number of channels from no gain at none; `runs` of these gains is 0.
+    """
+    weights = dict(found.weights)
+    for path in layers.paths:
+        measured = {Fraction(0): Gain(0.0, 0.0, 0)}
+        measured |= {ratio: found.weights[path, ratio] for ratio in found.ratios(path)}
+        for ratio in RATIOS:
+            if ratio in measured or max(measured) < ratio:
+                continue
+            below = max(other for other in measured if other < ratio)
+            above = min(other for other in measured if other > ratio)
+            share = float((ratio - below) / (above - below))
+            low, high = measured[below], measured[above]
+            mean = (1 - share) * low.mean + share * high.mean
+            weights[path, ratio] = Gain(mean, max(low.spread, high.spread), 0)
+    return replace(found, weights=weights)
+
+
+def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) -> Bench:
+    """The bench with the rate at which the head alone and the head with all biases do best, on
+    average; ties go to the smaller rate.
+    """
+    specs = [layers.spec(0, {}), layers.spec(len(layers.body), {})]
+    tried = [
+        replace(bench, training=replace(bench.training, lr=rate)) for rate in sorted(set(rates))
+    ]
+    means = []
+    for place in tried:
+        scores = place.scores(specs, range(seeds), f"trying lr {place.training.lr:g}")
+        means.append(sum(score.accuracy for row in scores for score in row))
+    return tried[means.index(max(means))]
+
+
+def _effort(
+    method: str,
+    seeds: int | None,
+    epochs: int | None,
+    samples: int | None,
+    test_samples: int | None,
+) -> Effort:
+    if method not in METHODS:
+        raise InputError(f"method={method!r} is unknown; there are {', '.join(METHODS)}")
+    own = EFFORTS[method]
+    if seeds is not None and seeds < 1:
+        raise InputError(f"seeds={seeds}: a search runs with one seed or more")
+    return Effort(
+        own.seeds if seeds is None else seeds,
+        own.epochs if epochs is None else epochs,
+        own.samples if samples is None else samples,
+        own.test_samples if test_samples is None else test_samples,
+    )
+
+
+def _task(network: Network, data: Any, test: Any, effort: Effort) -> Task:
+    output = network.ports.outputs[0].shape
+    if network.loss is not Loss.CROSS_ENTROPY or len(output) != 2:
+        raise InputError(
+            f"a search measures accuracy, so it is for classifiers: loss='cross_entropy' and an "
+            f"output [1, classes]; this network has loss={network.loss.value!r} and an output of "
+            f"shape {list(output)}"
+        )
+    return make_task(
+        data,
+        test,
+        shape=tuple(network.ports.inputs[0].shape[1:]),
+        classes=output[1],
+        samples=effort.samples,
+        test_samples=effort.test_samples,
+    )
+
+
+def _rates(network: Network, lr: float | Sequence[float] | None) -> list[float]:
+    if lr is None:
+        return [network.optimizer.lr]
+    rates = [float(rate) for rate in lr] if isinstance(lr, Sequence) else [float(lr)]
+    if not rates:
+        raise InputError("lr is an empty list; name a learning rate, or several to try")
+    for rate in rates:
+        Training(1, rate)
+    return rates
+
+
+def least(network: Network, layers: Layers) -> tuple[int, int]:
+    """SRAM and flash of the program that trains the head alone, in bytes."""
+    memory = network.program(layers.spec(0, {})).memory
+    return memory.sram_bytes, memory.flash_bytes
+
+
+def sram_limit(network: Network) -> int:
+    """The SRAM there is, by budget and device. Raises InputError where neither limits it."""
+    budget, device = network.budget, network.device
+    sizes = [] if budget.sram_bytes is None else [budget.sram_bytes]
+    if not device.is_host:
+        sizes.append(device.memory_map().sram_bytes)
+    if not sizes:
+        raise InputError(
+            "a search needs a limit: name a device (device='stm32f746', --device stm32f746) or a "
+            "budget (budget=kg.Budget(sram='256KB'), --sram 256KB); without one, train everything"
+        )
+    return min(sizes)
+
+
+def flash_limit(network: Network) -> int | None:
+    """The flash there is, None where nothing limits it."""
+    budget, device = network.budget, network.device
+    sizes = [] if budget.flash_bytes is None else [budget.flash_bytes]
+    if not device.is_host:
+        sizes.append(device.memory_map().flash_bytes)
+    return min(sizes, default=None)
