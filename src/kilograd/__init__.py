@@ -15,6 +15,7 @@ from kilograd.errors import (
 )
 from kilograd.options import SGD, Budget, Loss
 from kilograd.program import Program
+from kilograd.searching import search
 
 __version__ = metadata.version("kilograd")
 
@@ -31,5 +32,6 @@ __all__ = [
     "UnsupportedError",
     "UserError",
     "compile",
+    "search",
     "update",
 ]

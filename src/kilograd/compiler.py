@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
 from kilograd.devices import Device
 from kilograd.errors import InputError
+from kilograd.execution.build_cache import cache_directory
 from kilograd.ir import DType, Graph, verify
 from kilograd.options import SGD, Budget, Loss
 from kilograd.planning.allocate import allocate
@@ -137,10 +139,14 @@ def _searched(
         if data is not None or options is not None:
             raise InputError("data and search are for update='auto'; other updates take none")
         return None
-    # Brings joblib, half a second.
+    # Brings solvers and joblib, which other updates need not.
     from kilograd.search.search import find
 
-    return find(prepared, data, **(options or {})).spec
+    unknown = sorted(set(options or {}) - set(inspect.signature(find).parameters))
+    if unknown:
+        raise InputError(f"search: {', '.join(unknown)} is no argument of kilograd.search")
+    own = {"store": cache_directory() / "search", **(options or {})}
+    return find(prepared, data, **own).spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +214,10 @@ class Prepared:
             "optimizer": optimizer,
             "gradients": [self.gradients, calibration],
         }
+
+    def within(self, budget: Budget) -> Prepared:
+        """The same under another budget."""
+        return replace(self, budget=budget)
 
     def session(self, update: Spec, judge: str = "c") -> Trainable:
         """The program that trains what `update` says on this computer, built to be run briefly.

@@ -12,6 +12,7 @@ from kilograd.cli import (  # noqa: F401  (they register themselves)
     init,
     lists,
     report,
+    search,
     train,
 )
 from kilograd.cli.app import app, main

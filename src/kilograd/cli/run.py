@@ -25,6 +25,7 @@ from kilograd.cli import runfile
 from kilograd.cli.app import busy
 from kilograd.cli.models import Model, resolve
 from kilograd.cli.runfile import RunFile
+from kilograd.compiler import Prepared, prepare
 from kilograd.data import Reading, Samples, Wanted
 from kilograd.data import load as load_samples
 from kilograd.errors import InputError
@@ -56,14 +57,35 @@ class Run:
 
     def compile(self) -> Program:
         """The compiled program. Raises every UserError that `kilograd.compile` raises."""
+        keywords = self._keywords()
+        with busy("compiling"):
+            return kilograd.compile(
+                self.model.source, self.model.example_input, update=self._update(), **keywords
+            )
+
+    def prepare(self) -> Prepared:
+        """The network before it is decided what to train. Raises as `compile` does."""
+        keywords = self._keywords()
+        with busy("reading the model"):
+            return prepare(self.model.source, self.model.example_input, **keywords)
+
+    def _update(self) -> kilograd.update.Spec:
+        """What the run trains; a scheme file is relative to the run file that names it."""
+        given = self.settings.update
+        texts = [given] if isinstance(given, str) else given
+        suffix = kilograd.update.SCHEME_SUFFIX
+        return kilograd.update.parse(
+            [str(self.folder / t) if t.endswith(suffix) and "=" not in t else t for t in texts]
+        )
+
+    def _keywords(self) -> dict[str, Any]:
+        """The other arguments of `kilograd.compile`."""
         settings = self.settings
-        update = [settings.update] if isinstance(settings.update, str) else settings.update
         device: str | Path = settings.device
         if settings.device.endswith(".toml"):
             device = self.folder / settings.device
         keywords: dict[str, Any] = {
             "device": device,
-            "update": kilograd.update.parse(update),
             "loss": settings.loss,
             "optimizer": runfile.build(kilograd.SGD, "optimizer", settings.optimizer),
             "budget": runfile.build(kilograd.Budget, "budget", settings.budget),
@@ -72,13 +94,12 @@ class Run:
         for key in ("precision", "head", "ranges", "headroom", "gradients", "classes"):
             if getattr(settings, key) is not None:
                 keywords[key] = getattr(settings, key)
-        with busy("compiling"):
-            if settings.calibration is not None:
+        if settings.calibration is not None:
+            with busy(f"reading {settings.calibration}"):
                 keywords["calibration"] = self._calibration(settings.calibration)
-            program = kilograd.compile(self.model.source, self.model.example_input, **keywords)
-        return program
+        return keywords
 
-    def samples(self, path: Path | None, program: Program, which: str) -> Samples:
+    def samples(self, path: Path | None, program: Program | Prepared, which: str) -> Samples:
         """The samples of a file or folder, for the network. Raises InputError where they are not.
 
         `which` is "train" or "test", the key of `[data]` that counts where `path` is None.
@@ -131,7 +152,7 @@ def _options() -> dict[str, Any]:
         "update": _flag(
             list[str],
             "What to train; several are applied in order: all, last:2, biases:20, 'fc.*=full', "
-            "'b.*=channels:0.25'. Default: all.",
+            "'b.*=channels:0.25', scheme.toml. Default: all.",
             "--update",
         ),
         "loss": _flag(
@@ -203,6 +224,11 @@ def make_run(*, model: str | None, config: Path | None, **flags: Any) -> Run:
         content["input_shape"] = parse_shape(shape)
     if flags["calibration"] is not None:
         flags["calibration"] = _absolute(flags["calibration"])
+    suffix = kilograd.update.SCHEME_SUFFIX
+    if flags["update"]:
+        flags["update"] = [
+            _absolute(t) if t.endswith(suffix) and "=" not in t else t for t in flags["update"]
+        ]
     if flags["device"] is not None and flags["device"].endswith(".toml"):
         flags["device"] = _absolute(flags["device"])
     content |= {key: value for key, value in flags.items() if value is not None and value != []}

@@ -175,4 +175,5 @@ def _by_group(values: np.ndarray, channels: int) -> np.ndarray:
     """Scores by input channel of the weight: a grouped convolution reads several of the tensor's
     channels with one of its own.
     """
-    return values.reshape(-1, channels).sum(axis=0)
+    folded: np.ndarray = values.reshape(-1, channels)
+    return np.asarray(folded.sum(axis=0))

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 from kilograd.devices import Device
-from kilograd.errors import InputError
+from kilograd.errors import InfeasibleError, InputError
 from kilograd.ir import Graph
 from kilograd.options import Budget, Loss
-from kilograd.search.found import Found
+from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
-from kilograd.search.memory import Compiler
+from kilograd.search.memory import Compiler, MemoryModel
 from kilograd.search.predict import PREDICTOR, channel_orders, predicted, score_layers
+from kilograd.search.scheme import Scheme
 from kilograd.search.scores import PREDICTORS
+from kilograd.search.select import Limits, Selection, select
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task, make_task
@@ -109,7 +111,7 @@ def find(
             raise InputError(f"{name}={value!r} is unknown; there are {', '.join(known)}")
     task = _task(network, data, test, effort)
     layers = layers_of(network.forward)
-    limits = _limits(network, layers, time_limit)
+    limits = _limits(network, layers)
     rates = _rates(network, lr)
     bench = Bench(
         trainer=network,
@@ -128,7 +130,7 @@ def find(
         network, bench, layers, method, effort.seeds, channels, predictor
     )
     middle = time.perf_counter()
-    best, points = _choose(network, contributions, limits, orders, front)
+    best, points = choose(network, contributions, limits, front, time_limit)
     return Found(
         network=network.name,
         device=network.device.name,
@@ -251,30 +253,76 @@ def _rates(network: Network, lr: float | Sequence[float] | None) -> list[float]:
     return rates
 
 
-def least(network: Network, layers: Layers) -> tuple[int, int]:
-    """SRAM and flash of the program that trains the head alone, in bytes."""
-    memory = network.program(layers.spec(0, {})).memory
-    return memory.sram_bytes, memory.flash_bytes
-
-
-def sram_limit(network: Network) -> int:
-    """The SRAM there is, by budget and device. Raises InputError where neither limits it."""
+def _limits(network: Network, layers: Layers) -> Limits:
+    """SRAM and flash that there are. Raises InfeasibleError where the program that trains the head
+    alone needs more, and InputError where nothing limits the SRAM.
+    """
     budget, device = network.budget, network.device
-    sizes = [] if budget.sram_bytes is None else [budget.sram_bytes]
+    sram = [] if budget.sram_bytes is None else [budget.sram_bytes]
+    flash = [] if budget.flash_bytes is None else [budget.flash_bytes]
     if not device.is_host:
-        sizes.append(device.memory_map().sram_bytes)
-    if not sizes:
+        memory = device.memory_map()
+        sram.append(memory.sram_bytes)
+        flash.append(memory.flash_bytes)
+    if not sram:
         raise InputError(
             "a search needs a limit: name a device (device='stm32f746', --device stm32f746) or a "
             "budget (budget=kg.Budget(sram='256KB'), --sram 256KB); without one, train everything"
         )
-    return min(sizes)
+    limits = Limits(min(sram), min(flash, default=None))
+    least = network.program(layers.spec(0, {})).memory
+    for name, needed, most in (
+        ("SRAM", least.sram_bytes, limits.sram_bytes),
+        ("flash", least.flash_bytes, limits.flash_bytes),
+    ):
+        if most is not None and needed > most:
+            raise InfeasibleError(
+                f"training the head ({layers.head.path}) alone needs {needed:,} bytes of {name}, "
+                f"{needed - most:,} more than the {most:,} there are, so there is no scheme to "
+                "search for. What helps: a larger budget or device, int8 (precision='int8'), a "
+                "smaller input or a narrower network."
+            )
+    return limits
 
 
-def flash_limit(network: Network) -> int | None:
-    """The flash there is, None where nothing limits it."""
-    budget, device = network.budget, network.device
-    sizes = [] if budget.flash_bytes is None else [budget.flash_bytes]
-    if not device.is_host:
-        sizes.append(device.memory_map().flash_bytes)
-    return min(sizes, default=None)
+def choose(
+    network: Network,
+    contributions: Contributions,
+    limits: Limits,
+    front: int = FRONT_POINTS,
+    seconds: float = 60.0,
+) -> tuple[Point, tuple[Point, ...]]:
+    """The best scheme within the limits, and the best at `front` SRAM limits up to there, evenly
+    spaced from what the head alone needs; each is linked and takes `seconds` at most.
+    """
+    model = MemoryModel(network)
+    best = _point(select(contributions, model, limits, seconds=seconds))
+    least = model.linked(Scheme(0)).sram_bytes
+    points = {best.sram_bytes: best}
+    for step in range(front - 1):
+        budget = least + (best.sram_bytes - least) * step // max(front - 1, 1)
+        smaller = replace(limits, sram_bytes=budget)
+        point = _point(select(contributions, model, smaller, seconds=seconds))
+        points.setdefault(point.sram_bytes, point)
+    return best, _undominated(points.values())
+
+
+def _point(selection: Selection) -> Point:
+    assert selection.sram_bytes is not None and selection.flash_bytes is not None
+    return Point(
+        biases=selection.scheme.biases,
+        weights=dict(selection.scheme.weights),
+        gain=selection.gain,
+        sram_bytes=selection.sram_bytes,
+        flash_bytes=selection.flash_bytes,
+        gap=0.0 if selection.proven else selection.gap,
+    )
+
+
+def _undominated(points: Iterable[Point]) -> tuple[Point, ...]:
+    """The points by SRAM, without those that gain no more than a smaller one."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.sram_bytes, -p.gain)):
+        if not kept or point.gain > kept[-1].gain:
+            kept.append(point)
+    return tuple(kept)
