@@ -55,7 +55,9 @@ def contributions(found: Contributions) -> Spec:
         for k, gain in sorted(found.biases.items())
     ]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("k:Q", title="biases of the last k layers"),
+        x=alt.X(
+            "k:Q", title="biases of the last k layers", axis=alt.Axis(tickMinStep=1, format="d")
+        ),
     )
     band = base.mark_area(opacity=0.2, color=_BIAS).encode(
         y=alt.Y("low:Q", title="points over the head alone"), y2="high:Q"
