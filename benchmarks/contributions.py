@@ -13,8 +13,8 @@ rank correlations (Spearman, Kendall) of each predictor with measured gains: ove
 layers at ratio 1, over all (layer, ratio), and over the biases of single layers (gain of the last k
 over the last k - 1). The last column is Pearson's correlation over all (layer, ratio).
 
---channels asks which input channels to train: for --layers layers at ratios 1/8 and 1/4, the gain
-of those that each predictor puts first, of the first ones and of the last ones.
+--channels asks which input channels to train: for the --layers layers that gain most, the mean gain
+of an eighth of them, those that each predictor puts first, the first ones, and the worst ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 import speech
 import torch
 import transfer
-from real_data import BUILD, Log, data_file, table
+from real_data import BUILD, Log, data_file, percent, table
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 import kilograd as kg
@@ -37,14 +37,17 @@ from kilograd import zoo
 from kilograd.compiler import Prepared, prepare
 from kilograd.search.layers import Layers, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
-from kilograd.search.predict import channel_orders, score_layers
+from kilograd.search.predict import score_layers
 from kilograd.search.scores import PREDICTORS, LayerScore
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions
 from kilograd.search.task import make_task
 from kilograd.search.training import Training
+from kilograd.transforms.reorder import ChannelMap
+from kilograd.update import Spec
 
 STORE = BUILD.parent / "search"
+EIGHTH = Fraction(1, 8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,13 +145,47 @@ def correlations(
     return rows
 
 
+def channel_rows(
+    chosen: Case, found: Contributions, scores: dict[str, LayerScore], count: int, seeds: int
+) -> list[list[object]]:
+    """Points gained by an eighth of the input channels of the `count` layers that gain most."""
+    layers, network = chosen.layers, chosen.network
+    channels = ChannelMap(network.forward)
+    movable = [
+        layer
+        for layer in layers.body
+        if not channels.inputs_of(layer.weight.value).fixed and layer.channels >= 16
+    ]
+    movable.sort(key=lambda layer: -found.weights[layer.path, Fraction(1)].mean)
+    ways: dict[str, list[Spec]] = {}
+    for layer in movable[:count]:
+        values = scores[layer.path].channels
+        orders = {f"best by {name}": np.argsort(-values[name]) for name in PREDICTORS}
+        orders["first"] = np.arange(layer.channels)
+        orders["worst by first_order"] = np.argsort(values["first_order"])
+        for way, order in orders.items():
+            spec = layers.spec(
+                layers.biases_from(layer.path),
+                {layer.path: EIGHTH},
+                {layer.path: tuple(map(int, order))},
+            )
+            ways.setdefault(way, []).append(spec)
+    base = [layers.spec(layers.biases_from(layer.path), {}) for layer in movable[:count]]
+    seeds_of = range(seeds)
+    flat = [*base, *(spec for specs in ways.values() for spec in specs)]
+    scored = chosen.bench.scores(flat, seeds_of)
+    accuracy = np.array([[score.accuracy for score in row] for row in scored])
+    over = accuracy[len(base) :].reshape(len(ways), len(base), seeds) - accuracy[: len(base)]
+    return [[way, percent(over[i].mean(axis=0))] for i, way in enumerate(ways)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="measured and predicted contributions")
     parser.add_argument("--task", choices=CASES, default="digits")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=None)
     parser.add_argument("--channels", action="store_true", help="which channels to train")
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--quick", action="store_true", help="two ratios")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -164,8 +201,19 @@ def main() -> None:
     STORE.mkdir(parents=True, exist_ok=True)
     found.save(STORE / f"{arguments.task}.json")
     scores, _ = score_layers(chosen.network, chosen.bench, chosen.layers)
-    print(table(["predictor"] + ["..."] * 6, correlations(found, chosen.layers, scores)))
-    print(channel_orders(chosen.network.forward, chosen.layers, scores).keys())
+    header = (
+        "predictor",
+        "layers, Spearman",
+        "layers, Kendall",
+        "layers and ratios, Spearman",
+        "layers and ratios, Kendall",
+        "biases, Spearman",
+        "Pearson",
+    )
+    print(table(header, correlations(found, chosen.layers, scores)), flush=True)
+    if arguments.channels:
+        rows = channel_rows(chosen, found, scores, arguments.layers, arguments.seeds)
+        print(table(("channels", "points over the biases"), rows))
 
 
 if __name__ == "__main__":

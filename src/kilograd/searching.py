@@ -9,6 +9,7 @@ from typing import Any
 from kilograd.compiler import prepare
 from kilograd.execution.build_cache import cache_directory
 from kilograd.search.found import Found
+from kilograd.search.table import Contributions
 
 STORE = "search"
 """The folder of measurements in the cache."""
@@ -18,9 +19,10 @@ def search(
     model: Any,
     example_input: Any = None,
     *,
-    data: Any,
+    data: Any = None,
     test: Any = None,
     method: str = "quick",
+    contributions: Contributions | str | Path | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
     samples: int | None = None,
@@ -51,6 +53,9 @@ def search(
         method: "measured" (every k, every layer at four ratios, three seeds), "quick" (few k, two
             ratios, two seeds, at most 200 samples) or "fast" (trains the head alone; the rest is
             predicted from one pass of derivatives).
+        contributions: a table that was found before, or the path of one, instead of a method: of
+            this network at another resolution, or for another device or budget. `data` are then
+            needed for channels="best" alone, and may be left out.
         seeds: how many runs a measurement has, each with its own samples and their order.
         epochs: rounds of a run; 5 by default.
         samples: how many samples a run learns from at most, classes in proportion.
@@ -83,6 +88,7 @@ def search(
         data,
         test,
         method=method,
+        contributions=contributions,
         seeds=seeds,
         epochs=epochs,
         samples=samples,

@@ -122,6 +122,29 @@ def test_auto_trains_what_the_search_finds(place, found):
     assert kg.update.unparse(program.update) == kg.update.unparse(found.spec)
 
 
+def test_a_table_serves_another_budget(place, found, tmp_path):
+    """Without data, so nothing can be measured; a larger budget gains no less."""
+    path = tmp_path / "contributions.json"
+    found.contributions.save(path)
+    arguments = {"budget": kg.Budget(sram="2KB"), "front": 1, **OPTIONS}
+    larger = kg.search(place / "net.onnx", contributions=path, **arguments)
+    assert int(SRAM) < larger.best.sram_bytes <= 2048
+    assert larger.best.gain > found.best.gain and not larger.orders
+    with_channels = kg.search(
+        place / "net.onnx",
+        contributions=found.contributions,
+        data=blobs(),
+        store=place / "store",
+        **arguments,
+    )
+    assert with_channels.best == larger.best and with_channels.orders
+    told = run(
+        *("search", place / "net.onnx", "--contributions", path, "--sram", "2KB"),
+        *("--device", DEVICE, "--lr", 0.05, "--front", 1, "-o", tmp_path / "out", "--json"),
+    )
+    assert json.loads(told.stdout)["scheme"] == json.loads(json.dumps(larger.best.to_json()))
+
+
 def test_quick_fills_ratios_in_between():
     measured = {
         ("a", Fraction(1, 4)): Gain(0.1, 0.01, 2),

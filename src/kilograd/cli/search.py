@@ -45,6 +45,13 @@ def search(
         typer.Option(help="measured, quick or fast. Default: measured.", show_default=False),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The same as --method quick.")] = False,
+    contributions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take an earlier contributions.json instead of measuring; --data may be left out.",
+            show_default=False,
+        ),
+    ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(help="Runs of a measurement. Default: 3, quick 2.", show_default=False),
@@ -112,15 +119,17 @@ def search(
     network = run.prepare()
     if budget is not None:
         network = network.within(Budget(sram=budget, flash=network.budget.flash))
-    learned = run.samples(data, network, "train")
-    judged = None
+    learned = judged = None
+    if contributions is None or data is not None or run.settings.data.train is not None:
+        learned = run.samples(data, network, "train")
     if test is not None or run.settings.data.test is not None:
         judged = run.samples(test, network, "test")
     found = find(
         network,
-        (learned.x, learned.y),
+        None if learned is None else (learned.x, learned.y),
         None if judged is None else (judged.x, judged.y),
         method="quick" if quick else method or "measured",
+        contributions=contributions,
         seeds=seeds,
         epochs=epochs,
         samples=samples,

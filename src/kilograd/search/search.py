@@ -87,6 +87,7 @@ def find(
     test: Any = None,
     *,
     method: str = "quick",
+    contributions: Contributions | str | Path | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
     samples: int | None = None,
@@ -109,9 +110,13 @@ def find(
     ):
         if value not in known:
             raise InputError(f"{name}={value!r} is unknown; there are {', '.join(known)}")
-    task = _task(network, data, test, effort)
+    if isinstance(contributions, str | Path):
+        contributions = Contributions.load(contributions)
     layers = layers_of(network.forward)
-    limits = _limits(network, layers)
+    if contributions is not None and data is None:
+        return _selected(network, layers, contributions, {}, front, time_limit, 0.0)
+    task = _task(network, data, test, effort)
+    _limits(network, layers)  # refuses before anything is measured
     rates = _rates(network, lr)
     bench = Bench(
         trainer=network,
@@ -126,10 +131,31 @@ def find(
     start = time.perf_counter()
     if len(rates) > 1:
         bench = best_rate(bench, layers, rates, effort.seeds)
-    contributions, orders = contribute(
-        network, bench, layers, method, effort.seeds, channels, predictor
-    )
-    middle = time.perf_counter()
+    if contributions is None:
+        contributions, orders = contribute(
+            network, bench, layers, method, effort.seeds, channels, predictor
+        )
+    else:
+        orders = {}
+        if channels == "best":
+            scores, _ = score_layers(network, bench, layers)
+            orders = channel_orders(network.forward, layers, scores, predictor)
+    taken = time.perf_counter() - start
+    return _selected(network, layers, contributions, orders, front, time_limit, taken)
+
+
+def _selected(
+    network: Network,
+    layers: Layers,
+    contributions: Contributions,
+    orders: Orders,
+    front: int,
+    time_limit: float,
+    seconds: float,
+) -> Found:
+    """What is best by the contributions, which took `seconds`."""
+    start = time.perf_counter()
+    limits = _limits(network, layers)
     best, points = choose(network, contributions, limits, front, time_limit)
     return Found(
         network=network.name,
@@ -139,7 +165,7 @@ def find(
         best=best,
         front=points,
         orders=orders,
-        seconds=(middle - start, time.perf_counter() - middle),
+        seconds=(seconds, time.perf_counter() - start),
     )
 
 
@@ -270,7 +296,12 @@ def _limits(network: Network, layers: Layers) -> Limits:
             "budget (budget=kg.Budget(sram='256KB'), --sram 256KB); without one, train everything"
         )
     limits = Limits(min(sram), min(flash, default=None))
-    least = network.program(layers.spec(0, {})).memory
+    try:
+        least = network.program(layers.spec(0, {})).memory
+    except InfeasibleError as error:  # the linker found too little room
+        raise InfeasibleError(
+            f"training the head ({layers.head.path}) alone is too much: {error}"
+        ) from error
     for name, needed, most in (
         ("SRAM", least.sram_bytes, limits.sram_bytes),
         ("flash", least.flash_bytes, limits.flash_bytes),
