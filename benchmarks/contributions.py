@@ -2,16 +2,16 @@
 
     python benchmarks/contributions.py [--task digits|speaker] [--seeds N] [--quick] [--channels]
 
-`digits`: the ImageNet MCUNet-5FPS on load_digits of scikit-learn, 48x48, as in transfer.py: 100
-samples, 8 epochs, judged on 200 others. `speaker`: the DS-CNN of speech.py on the first speaker,
-whom it does not know: five samples a digit, judged on the takes that are left.
+In int8, or --precision float32. `digits`: the ImageNet MCUNet-5FPS on load_digits of scikit-learn,
+48x48, as in transfer.py: 100 samples, 5 epochs, judged on 200 others. `speaker`: the DS-CNN of
+speech.py on the first speaker, whom it does not know: 50 samples, judged on the test takes.
 
-All biases and all layers at four ratios are measured by trainings of the compiled program, with
-several seeds; every run is kept (build/search), so a second call, or one after an interruption,
-reuses what is there. Then one pass over the training samples scores the layers, and the table shows
-rank correlations (Spearman, Kendall) of each predictor with measured gains: over the weights of all
-layers at ratio 1, over all (layer, ratio), and over the biases of single layers (gain of the last k
-over the last k - 1). The last column is Pearson's correlation over all (layer, ratio).
+All biases and all layers at four ratios (with --quick nine k and two ratios) are measured by
+trainings of the compiled program, with several seeds; every run is kept (build/search), so a second
+call, or one after an interruption, reuses what is there. Then one pass over the training samples
+scores the layers. The table has rank correlations of each predictor with measured gains: of the
+weights of all layers, of all (layer, ratio), of the biases between two measured k, and of weights
+and biases together, which is what a selection by predictions needs.
 
 --channels asks which input channels to train: for the --layers layers that gain most, the mean gain
 of an eighth of them, those that each predictor puts first, the first ones, and the worst ones.
@@ -21,9 +21,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import speech
@@ -35,19 +37,20 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 import kilograd as kg
 from kilograd import zoo
 from kilograd.compiler import Prepared, prepare
-from kilograd.search.layers import Layers, layers_of
-from kilograd.search.measure import RATIOS, Bench, Plan, measure
-from kilograd.search.predict import score_layers
+from kilograd.search.layers import Layers, Orders, layers_of
+from kilograd.search.measure import Bench, Plan, measure
+from kilograd.search.predict import channel_orders, score_layers
 from kilograd.search.scores import PREDICTORS, LayerScore
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions
-from kilograd.search.task import make_task
+from kilograd.search.task import Task, make_task
 from kilograd.search.training import Training
 from kilograd.transforms.reorder import ChannelMap
 from kilograd.update import Spec
 
 STORE = BUILD.parent / "search"
 EIGHTH = Fraction(1, 8)
+EPOCHS, RATE, JOBS = 5, 0.01, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,90 +62,123 @@ class Case:
     bench: Bench
 
 
-def digits(resolution: int = 48, epochs: int = 8, samples: int = 100) -> Case:
-    """MCUNet with its ImageNet weights on handwritten digits."""
-    task = transfer.digits(resolution)
+def mcunet(task: transfer.Task, precision: str) -> tuple[Any, Any, dict[str, Any]]:
+    """MCUNet with its ImageNet weights, an example input, and further arguments of `compile`."""
     model, example = zoo.create(
         "mcunet_5fps",
         num_classes=task.classes,
         weights=data_file(transfer.WEIGHTS),
-        resolution=resolution,
+        resolution=task.pool[0].shape[-1],
     )
-    transfer.scale_features(model, task.pool[0][: transfer.CALIBRATION])
-    network = prepare(model, example)
+    some = task.pool[0][: transfer.CALIBRATION]
+    transfer.scale_features(model, some)
+    options = {"precision": precision, "optimizer": kg.SGD(lr=RATE)}
+    return model, example, options | ({"calibration": some} if precision == "int8" else {})
+
+
+def digits(precision: str) -> Case:
+    """MCUNet on handwritten digits; as in searching.py, which shares its measurements."""
+    task = transfer.digits(48)
+    model, example, options = mcunet(task, precision)
     labelled = make_task(
         task.pool,
         task.test,
         shape=task.pool[0].shape[1:],
         classes=task.classes,
-        samples=samples,
+        samples=100,
+        test_samples=200,
     )
-    return case(network, labelled, Training(epochs, 0.01))
+    return case(prepare(model, example, **options), labelled)
 
 
-def speaker() -> Case:
+def speaker(precision: str) -> Case:
     """The DS-CNN of spoken digits and a speaker that it does not know."""
     names = speech.speaker_names()
     cached = speech.cache(names, 0, speech.EPOCHS).is_file()
     sounds = speech.recordings(speech.SPEEDS[:1] if cached else speech.SPEEDS)
     model = speech.pretrained(sounds, 0, speech.EPOCHS, Log())
     learned, left = sounds.draw(0, 0)
-    network = prepare(model, learned[0][:1])
+    options = {"calibration": left[0][:100]} if precision == "int8" else {}
+    network = prepare(
+        model, learned[0][:1], precision=precision, optimizer=kg.SGD(lr=RATE), **options
+    )
     # Each seed draws its samples from those that are not for testing.
     pool = tuple(np.concatenate(parts) for parts in zip(learned, left, strict=True))
     labelled = make_task(pool, sounds.test(0), shape=learned[0].shape[1:], classes=10, samples=50)
-    return case(network, labelled, Training(10, 0.01))
+    return case(network, labelled)
 
 
-def case(network: Prepared, task: object, training: Training) -> Case:
+def case(network: Prepared, task: Task) -> Case:
     layers = layers_of(network.forward)
-    bench = Bench(network, network.inputs, task, training, Store(STORE))
-    return Case(network, layers, bench)
+    training = Training(EPOCHS, RATE)
+    return Case(network, layers, Bench(network, network.inputs, task, training, Store(STORE), JOBS))
 
 
 CASES = {"digits": digits, "speaker": speaker}
 
 
 def correlations(
-    found: Contributions, layers: Layers, scores: dict[str, LayerScore]
+    found: Contributions, chosen: Case, scores: dict[str, LayerScore], orders: Orders
 ) -> list[list[object]]:
-    """A row a predictor."""
+    """A row a predictor and form: as it is, its root, and divided by the weights and the
+    multiply-accumulates of the layer as TinyTrain does (biases by the latter alone).
+    """
+    layers = {layer.path: layer for layer in chosen.layers.body}
+    macs, sizes = layer_macs(chosen), {p: c.weight.value.type.size for p, c in layers.items()}
+    pairs, ks = list(found.weights), sorted(found.biases)
+    whole = [path for path in layers if (path, Fraction(1)) in found.weights]
+    gains = [found.weights[path, Fraction(1)].mean for path in whole]
+    pair_gains = [found.weights[pair].mean for pair in pairs]
+    steps = [
+        (chosen.layers.paths[len(layers) - high : len(layers) - low], high, low)
+        for low, high in pairwise(ks)
+    ]
+    bias_gains = [found.biases[high].mean - found.biases[low].mean for _, high, low in steps]
     rows = []
-    whole = [path for path in layers.paths if (path, Fraction(1)) in found.weights]
-    pairs = list(found.weights)
-    ks = sorted(found.biases)
-    for predictor in PREDICTORS:
-        for root in (False, True):
+    for predictor, form in product(PREDICTORS, ("", "root of ", "per weight and MAC: ")):
 
-            def f(value: float, root: bool = root) -> float:
-                return float(np.sqrt(value)) if root else value
+        def of_weight(path: str, share: float = 1.0) -> float:
+            score = scores[path].layer[predictor] * share  # noqa: B023
+            if form == "root of ":  # noqa: B023
+                return float(np.sqrt(score))
+            return score / (sizes[path] * macs[path]) if form else score  # noqa: B023
 
-            by_layer = [f(scores[path].layer[predictor]) for path in whole]
-            by_pair = []
-            for path, ratio in pairs:
-                layer = next(layer for layer in layers.body if layer.path == path)
-                channels = scores[path].channels[predictor]
-                share = channels[: layer.count(ratio)].sum() / max(channels.sum(), 1e-300)
-                by_pair.append(f(scores[path].layer[predictor] * float(share)))
-            gained = [found.weights[path, Fraction(1)].mean for path in whole]
-            all_gained = [found.weights[pair].mean for pair in pairs]
-            bias_scores, bias_gains = [], []
-            for low, high in pairwise(ks):
-                paths = layers.paths[len(layers.body) - high : len(layers.body) - low]
-                bias_scores.append(f(sum(scores[p].bias[predictor] for p in paths)))
-                bias_gains.append(found.biases[high].mean - found.biases[low].mean)
-            rows.append(
-                [
-                    ("root of " if root else "") + predictor,
-                    f"{spearmanr(by_layer, gained).statistic:.2f}",
-                    f"{kendalltau(by_layer, gained).statistic:.2f}",
-                    f"{spearmanr(by_pair, all_gained).statistic:.2f}",
-                    f"{kendalltau(by_pair, all_gained).statistic:.2f}",
-                    f"{spearmanr(bias_scores, bias_gains).statistic:.2f}",
-                    f"{pearsonr(by_pair, all_gained).statistic:.2f}",
-                ]
-            )
+        def of_biases(paths: Sequence[str]) -> float:
+            total = sum(scores[path].bias[predictor] for path in paths)  # noqa: B023
+            if form == "root of ":  # noqa: B023
+                return float(np.sqrt(total))
+            return total / sum(macs[path] for path in paths) if form else total  # noqa: B023
+
+        by_layer = [of_weight(path) for path in whole]
+        by_pair = []
+        for path, ratio in pairs:
+            values = scores[path].channels[predictor]
+            order = list(orders.get(path, range(len(values))))[: layers[path].count(ratio)]
+            by_pair.append(of_weight(path, values[order].sum() / max(values.sum(), 1e-300)))
+        by_bias = [of_biases(paths) for paths, _, _ in steps]
+        both, both_gains = [*by_layer, *by_bias], [*gains, *bias_gains]
+        statistics = (
+            spearmanr(by_layer, gains).statistic,
+            kendalltau(by_layer, gains).statistic,
+            spearmanr(by_pair, pair_gains).statistic,
+            spearmanr(by_bias, bias_gains).statistic,
+            spearmanr(both, both_gains).statistic,
+            kendalltau(both, both_gains).statistic,
+            pearsonr(both, both_gains).statistic,
+        )
+        rows.append([form + predictor, *(f"{value:+.2f}" for value in statistics)])
     return rows
+
+
+def layer_macs(chosen: Case) -> dict[str, int]:
+    """Multiply-accumulates of the forward pass by layer."""
+    weights = {layer.weight.value: layer.path for layer in chosen.layers.body}
+    return {
+        weights[value]: node.op.cost(*(v.type for v in node.inputs)).macs
+        for node in chosen.network.forward.nodes
+        for value in node.inputs
+        if value in weights
+    }
 
 
 def channel_rows(
@@ -183,34 +219,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measured and predicted contributions")
     parser.add_argument("--task", choices=CASES, default="digits")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=None)
+    parser.add_argument("--precision", choices=("float32", "int8"), default="int8")
     parser.add_argument("--channels", action="store_true", help="which channels to train")
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--quick", action="store_true", help="two ratios")
+    parser.add_argument("--quick", action="store_true", help="nine k and two ratios")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = CASES[arguments.task]()
-    print(arguments, chosen.network.name, kg.__version__, RATIOS, flush=True)
+    chosen = CASES[arguments.task](arguments.precision)
     start = time.perf_counter()
-    plan = Plan.full(chosen.layers, arguments.seeds)
-    if arguments.quick:
-        few = Plan.quick(chosen.layers, arguments.seeds)
-        plan = Plan(plan.biases, few.weights, plan.seeds)
-    found = measure(chosen.bench, chosen.layers, plan, name=chosen.network.name)
+    scores, reached = score_layers(chosen.network, chosen.bench, chosen.layers)
+    orders = channel_orders(chosen.network.forward, chosen.layers, scores)
+    print(f"scores in {time.perf_counter() - start:.1f} s, head {reached.accuracy:.3f}", flush=True)
+    start = time.perf_counter()
+    make = Plan.quick if arguments.quick else Plan.full
+    plan = make(chosen.layers, arguments.seeds)
+    found = measure(chosen.bench, chosen.layers, plan, name=chosen.network.name, orders=orders)
     print(f"measured in {time.perf_counter() - start:.0f} s", flush=True)
     STORE.mkdir(parents=True, exist_ok=True)
     found.save(STORE / f"{arguments.task}.json")
-    scores, _ = score_layers(chosen.network, chosen.bench, chosen.layers)
     header = (
-        "predictor",
-        "layers, Spearman",
-        "layers, Kendall",
-        "layers and ratios, Spearman",
-        "layers and ratios, Kendall",
-        "biases, Spearman",
-        "Pearson",
+        *("predictor", "weights: Spearman", "Kendall", "and ratios: Spearman"),
+        *("biases: Spearman", "both: Spearman", "Kendall", "Pearson"),
     )
-    print(table(header, correlations(found, chosen.layers, scores)), flush=True)
+    print(table(header, correlations(found, chosen, scores, orders)), flush=True)
     if arguments.channels:
         rows = channel_rows(chosen, found, scores, arguments.layers, arguments.seeds)
         print(table(("channels", "points over the biases"), rows))

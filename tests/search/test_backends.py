@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import joblib
 import pytest
 
 from kilograd.compiler import Prepared
+from kilograd.errors import InputError
 from kilograd.search.measure import Plan, measure
 from kilograd.search.store import Store
 from tests.search.networks import bench
@@ -50,6 +52,24 @@ def test_processes_of_this_computer(tmp_path):
     place, expected = in_this_process(tmp_path)
     with joblib.parallel_config(backend="loky", n_jobs=2):
         assert elsewhere(place, tmp_path / "store") == (expected, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Killed:
+    """Builds nothing; the process that asks is killed."""
+
+    parent: int
+
+    def session(self, update, judge):
+        assert os.getpid() != self.parent
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_told(tmp_path):
+    _, layers, inside = bench(tmp_path)
+    place = replace(inside, trainer=Killed(os.getpid()), jobs=2)
+    with pytest.raises(InputError, match=r"was killed.*the same call goes on from there"):
+        measure(place, layers, PLAN, name="net")
 
 
 def test_dask(tmp_path):

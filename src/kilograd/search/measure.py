@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -30,12 +30,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kilograd.errors import InputError
 from kilograd.search.layers import Layers, Orders
 from kilograd.search.store import Score, Store, key_of, program_text
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task
 from kilograd.search.training import Trainer, Training, trial
 from kilograd.update import Spec, unparse
+
+T = TypeVar("T")
 
 RATIOS = (Fraction(1, 8), Fraction(1, 4), Fraction(1, 2), Fraction(1))
 
@@ -148,13 +151,27 @@ class Bench:
             )
             for job in jobs
         )
-        for job, scores in parallel(work):
+        for job, scores in _survived(parallel(work)):
             for seed, score in zip(job.seeds, scores, strict=True):
                 inputs = {**common, "update": list(job.text), "seed": seed}
                 # A worker on a computer that does not share the directory has written elsewhere.
                 if self.store is not None and self.store.get(key_of(inputs)) is None:
                     self.store.put(inputs, score)
                 yield job.text, seed, score
+
+
+def _survived(results: Iterable[T]) -> Iterator[T]:
+    """The results of workers; one that was killed is the user's to know."""
+    from joblib.externals.loky import BrokenProcessPool
+
+    try:
+        yield from results
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that measured was killed, perhaps because memory ran out. What was measured "
+            "is kept; the same call goes on from there, with fewer processes (jobs=1, --jobs 1) in "
+            "less memory"
+        ) from error
 
 
 @dataclass(frozen=True)
