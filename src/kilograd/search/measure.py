@@ -45,10 +45,7 @@ RATIOS = (Fraction(1, 8), Fraction(1, 4), Fraction(1, 2), Fraction(1))
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: for which k the biases, which ratios of which layers, and the seeds.
-
-    `orders` says which input channels are trained first; layers without one train their first.
-    """
+    """What is measured: for which k the biases, which ratios of which layers, and the seeds."""
 
     biases: tuple[int, ...]
     weights: tuple[tuple[str, Fraction], ...]
@@ -212,9 +209,9 @@ def measure(
 ) -> Contributions:
     """The table of contributions that `plan` asks for, by runs on `bench`.
 
-    A ratio that is not in the plan but in `RATIOS`, and a k between two of the plan, are
-    interpolated by the table's readers. `weights` of a layer whose k is not in the plan are taken
-    over the accuracy interpolated there, seed by seed.
+    `orders` says which input channels are trained first; layers without one train their first. The
+    weights of a layer whose k is not in the plan are taken over the accuracy that is interpolated
+    there, seed by seed.
     """
     ks = sorted({0, *plan.biases})
     specs = [layers.spec(k, {}) for k in ks]

@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from kilograd.errors import InputError
 
@@ -148,8 +147,3 @@ def _array(values: object, name: str) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} is no array of numbers")
     return array
-
-
-def as_split(x: ArrayLike, y: ArrayLike) -> Split:
-    """A pair of arrays."""
-    return np.asarray(x), np.asarray(y)
