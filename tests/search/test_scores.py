@@ -13,7 +13,7 @@ from kilograd import zoo
 from kilograd.compiler import prepare
 from kilograd.options import Loss
 from kilograd.search.layers import layers_of
-from kilograd.search.predict import channel_orders, predicted, score_layers
+from kilograd.search.predict import PREDICTOR, channel_orders, predicted, score_layers
 from kilograd.search.scores import PREDICTORS, score
 from kilograd.search.store import Score
 from kilograd.transforms.reorder import to_front
@@ -108,7 +108,7 @@ def test_layers_that_read_the_same_channels_share_an_order():
     assert "first_conv" not in orders  # it reads the input of the network
     assert orders["blocks.2.pointwise1"] == orders["blocks.3.pointwise1"]  # a residual stream
     assert orders["blocks.2.depthwise"] == orders["blocks.2.pointwise2"]
-    alone = scores["blocks.4.pointwise1"].channels["first_order"]
+    alone = scores["blocks.4.pointwise1"].channels[PREDICTOR]
     if orders["blocks.4.pointwise1"] != orders["blocks.5.pointwise1"]:
         assert orders["blocks.4.pointwise1"][0] == int(alone.argmax())
     for path, order in orders.items():

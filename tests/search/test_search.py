@@ -17,6 +17,8 @@ from kilograd.errors import InfeasibleError, InputError
 from kilograd.search.layers import layers_of
 from kilograd.search.search import best_rate, with_ratios
 from kilograd.search.table import Contributions, Gain
+from kilograd.search.task import make_task
+from kilograd.search.training import Training, trial
 from tests.search.networks import CLASSES, FEATURES, bench, blobs, perceptron
 
 DEVICE, SRAM = "stm32f746", "1500"
@@ -78,6 +80,23 @@ def test_the_gain_is_the_sum_of_contributions(found):
     assert found.best.gain == pytest.approx(total)
 
 
+def test_the_scheme_is_trained_for_real(place, found):
+    """Against trainings of the scheme and of the head, with the seeds of quick."""
+    network = prepare(place / "net.onnx", optimizer=kg.SGD(lr=0.05))
+    layers = found.layers
+    task = make_task(blobs(), shape=(FEATURES,), classes=CLASSES, samples=200, test_samples=200)
+    gains = []
+    for seed in (0, 1):
+        scheme, head = (
+            trial(network.session(spec), task, Training(5, 0.05), seed).accuracy
+            for spec in (found.spec, layers.spec(0, {}))
+        )
+        gains.append(scheme - head)
+    assert found.realised is not None and found.realised.runs == 2
+    assert found.realised.mean == pytest.approx(np.mean(gains))
+    assert "# Trained, it gains " in found.scheme()
+
+
 def test_the_front_rises_and_ends_at_the_scheme(found):
     sizes = [point.sram_bytes for point in found.front]
     gains = [point.gain for point in found.front]
@@ -130,6 +149,7 @@ def test_a_table_serves_another_budget(place, found, tmp_path):
     larger = kg.search(place / "net.onnx", contributions=path, **arguments)
     assert int(SRAM) < larger.best.sram_bytes <= 2048
     assert larger.best.gain > found.best.gain and not larger.orders
+    assert larger.realised is None
     with_channels = kg.search(
         place / "net.onnx",
         contributions=found.contributions,
@@ -197,6 +217,7 @@ def test_command_writes_what_update_takes(place, found, tmp_path):
     folder = tmp_path / "out"
     told = command(place, "--budget", SRAM, "--quick", "-o", folder)
     assert "trained: " in told.stdout and "contributions took" in told.stdout
+    assert "trained, the scheme gains " in told.stdout
     written = {path.name for path in folder.iterdir()}
     assert written == {
         *("scheme.toml", "contributions.json", "front.json"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ class Found:
     `best` is the scheme for the limits given; `spec` what `kilograd.compile(update=...)` takes;
     `front` the best schemes at smaller limits and this one, by SRAM; `contributions` the table that
     they were chosen by; `orders` the input channels of layers, best first, of which a scheme trains
-    the first. `seconds` is how long contributions took and how long selection.
+    the first. `realised` is the gain over the head alone when the best scheme is trained, None
+    without data. `seconds` is how long contributions took and how long selection.
     """
 
     network: str
@@ -68,6 +69,7 @@ class Found:
     front: tuple[Point, ...]
     orders: Orders = field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
+    realised: Gain | None = None
 
     @property
     def spec(self) -> Spec:
@@ -89,6 +91,7 @@ class Found:
             f"# SRAM {point.sram_bytes:,} B, flash {point.flash_bytes:,} B.",
             f"# Head alone {100 * head.mean:.1f} %, contributions {100 * point.gain:+.1f} points "
             f"({told}).",
+            *self._told_realised(point),
             "update = [",
             *(f"  {json.dumps(text)}," for text in unparse(self.spec_of(point))),
             "]",
@@ -104,6 +107,11 @@ class Found:
             ),
         ]
         return "\n".join(lines) + "\n"
+
+    def _told_realised(self, point: Point) -> list[str]:
+        if self.realised is None or point is not self.best:
+            return []
+        return [f"# Trained, it gains {_points(self.realised)} points over the head alone."]
 
     def table(self, largest: int | None = None) -> str:
         """The contributions as text: biases by k, then layers with their ratios; with `largest`
@@ -144,6 +152,7 @@ class Found:
             "method": self.contributions.method,
             "update": unparse(self.spec),
             "scheme": self.best.to_json(),
+            "realised": None if self.realised is None else asdict(self.realised),
             "front": [point.to_json() for point in self.front],
             "contributions": json.loads(self.contributions.to_json()),
             "channels": {path: list(order) for path, order in self.orders.items()},

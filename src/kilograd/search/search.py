@@ -9,13 +9,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from kilograd.devices import Device
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.ir import Graph
 from kilograd.options import Budget, Loss
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers, Orders, layers_of
-from kilograd.search.measure import RATIOS, Bench, Plan, measure
+from kilograd.search.measure import RATIOS, Bench, Plan, gain, measure
 from kilograd.search.memory import Compiler, MemoryModel
 from kilograd.search.predict import PREDICTOR, channel_orders, predicted, score_layers
 from kilograd.search.scheme import Scheme
@@ -141,7 +143,8 @@ def find(
             scores, _ = score_layers(network, bench, layers)
             orders = channel_orders(network.forward, layers, scores, predictor)
     taken = time.perf_counter() - start
-    return _selected(network, layers, contributions, orders, front, time_limit, taken)
+    found = _selected(network, layers, contributions, orders, front, time_limit, taken)
+    return replace(found, realised=realised(bench, found, effort.seeds))
 
 
 def _selected(
@@ -167,6 +170,17 @@ def _selected(
         orders=orders,
         seconds=(seconds, time.perf_counter() - start),
     )
+
+
+def realised(bench: Bench, found: Found, seeds: int) -> Gain:
+    """What the scheme gains over the head alone when it is trained, seed by seed: contributions are
+    summed as if they were independent, and those of "fast" are predictions.
+    """
+    head, scheme = bench.scores(
+        [found.layers.spec(0, {}), found.spec], range(seeds), "training the scheme"
+    )
+    pairs = zip(scheme, head, strict=True)
+    return gain(np.array([one.accuracy - other.accuracy for one, other in pairs]))
 
 
 def contribute(
