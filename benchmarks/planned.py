@@ -22,9 +22,9 @@ import numpy as np
 
 import kilograd as kg
 from kilograd import zoo
-from kilograd.compiler import prepare
+from kilograd.compiler import draft
 from kilograd.devices import Device, load
-from kilograd.fitting import Fitter, plain_sram_bytes, sram_bytes
+from kilograd.fitting import plain_sram_bytes, sram_bytes
 from kilograd.program import Program
 
 FULL = {"vgg16": 64, "resnet18": 64, "bert": 128}
@@ -122,8 +122,8 @@ class Bench:
     def leanest(self) -> Program:
         """In the least SRAM in which a plan was found."""
         roomy = device(self.arguments.device, 0x20000000)
-        prepared = prepare(self.model, self.example, device=roomy, **self.options)
-        fitter = Fitter(prepared.forms[0], prepared.storage, prepared.planning)
+        drafted = draft(self.model, self.example, device=roomy, **self.options)
+        fitter = drafted.fitter(drafted.forms[0])
         program = fitter.built(fitter.lean())
         return replace(program, device=device(self.arguments.device, sram_bytes(program) + 7))
 

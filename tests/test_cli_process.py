@@ -36,6 +36,27 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "explain plan": (MODEL,),
     "plan": (MODEL, "--device", "stm32f746", "--update", "last:1"),
     "calibrate": ("nrf52840", "--network", "mlp"),
+    "search": (
+        MODEL,
+        "--data",
+        "faces.npz",
+        "--test",
+        "faces.npz",
+        "--device",
+        "stm32f746",
+        "--method",
+        "fast",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--front",
+        "1",
+        "--jobs",
+        "1",
+        "--store",
+        "kept",
+    ),
 }
 """Arguments that work; `--json` is added, which every command takes."""
 
@@ -55,6 +76,7 @@ WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
     "explain plan": ((MODEL, "--storage", "tape"), 2, "tape"),
     "plan": ((MODEL, "--device", "rp2040", "--output", "plan.txt"), 2, "has to end in .json"),
     "calibrate": (("nrf52840", "--network", "gpt"), 2, "'gpt' is not among the networks"),
+    "search": ((MODEL, "--quick", "--method", "fast"), 2, "contradict each other"),
 }
 """Arguments that do not, the exit status, and a part of the message."""
 

@@ -16,6 +16,7 @@ from kilograd.errors import (
 from kilograd.frontier import Frontier, FrontierPoint, plan_frontier
 from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.program import Program
+from kilograd.searching import search
 
 __version__ = metadata.version("kilograd")
 
@@ -36,5 +37,6 @@ __all__ = [
     "UserError",
     "compile",
     "plan_frontier",
+    "search",
     "update",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ from kilograd import devices, frontend
 from kilograd.codegen.names import network_name
 from kilograd.devices import Device, Storage
 from kilograd.errors import InfeasibleError, InputError
+from kilograd.execution.build_cache import cache_directory
 from kilograd.fitting import Fitter, NoFitError
 from kilograd.infeasible import infeasible
 from kilograd.ir import DType, Graph, verify
@@ -28,6 +31,9 @@ from kilograd.planning.order import order
 from kilograd.planning.schedule import Schedule
 from kilograd.planning.stream import narrow, plan_streams
 from kilograd.program import Program
+from kilograd.search.evaluate import ByReference
+from kilograd.search.store import graph_digest
+from kilograd.search.training import Trainable
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
@@ -38,14 +44,18 @@ from kilograd.transforms.layout import arrange
 from kilograd.transforms.masks import pack_masks
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.quantize import Report, compare, integer_input, labelled, quantize
+from kilograd.transforms.reorder import to_front
 from kilograd.transforms.scatter import scatter
-from kilograd.transforms.select import Selection, parameters, select
+from kilograd.transforms.select import named_channels, parameters, select
 from kilograd.transforms.shifts import calibrate_shifts
 from kilograd.update import All, Spec, SpecLike, normalise
 
 T = TypeVar("T")
 Watch = Callable[[str], None]
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+BRIEF = "-O1"
+"""The C compiler's flag for programs that run for seconds."""
 
 
 def compile(
@@ -67,6 +77,8 @@ def compile(
     planning: Planning | None = None,
     storage: str | None = None,
     name: str | None = None,
+    data: Any = None,
+    search: Mapping[str, Any] | None = None,
 ) -> Program:
     """Compile a network into a program that predicts and learns.
 
@@ -76,7 +88,8 @@ def compile(
         example_input: one sample with its leading batch dimension of 1, which fixes the shapes; may
             be left out for files whose shapes are static.
         device: a name from `kilograd.devices.names()`, the path of a device file, or a `Device`.
-        update: what to train, see `kilograd.update`; everything by default.
+        update: what to train, see `kilograd.update`; everything by default. "auto" searches for
+            what gains most on `data` within device and budget, see `kilograd.search`.
         loss: "cross_entropy", "mse", "autoencoder" or "bce_with_logits".
         optimizer: `kilograd.SGD(...)`.
         budget: limits below those of the device, and on the time of a step.
@@ -98,13 +111,16 @@ def compile(
             is may be made to fit. Programs that fit are not planned.
         storage: the name of the device's secondary storage for pages; by default its first.
         name: prefix of the C functions; by default the model's.
+        data: for update="auto", a pair (x, y) of samples of the task and their classes.
+        search: for update="auto", further arguments of `kilograd.search` by name, such as
+            {"method": "fast"}.
 
     Raises:
         UnsupportedError: the model has operators that kilograd does not know; all are listed.
         InfeasibleError: the program does not fit the device or the budget.
         InputError: an argument or a file is not what it has to be.
     """
-    return prepare(
+    return draft(
         model,
         example_input,
         device=device,
@@ -122,22 +138,174 @@ def compile(
         planning=planning,
         storage=storage,
         name=name,
+        data=data,
+        search=search,
     ).fitted()
+
+
+def draft(
+    model: Any,
+    example_input: Any = None,
+    *,
+    update: SpecLike | None = None,
+    data: Any = None,
+    search: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Draft:
+    """Everything of `compile` up to the question whether the program fits; arguments as there."""
+    network = prepare(model, example_input, **options)
+    found = _searched(network, update, data, search)
+    return network.draft(found or normalise(All() if update is None else update))
+
+
+def _searched(
+    prepared: Prepared, update: Any, data: Any, options: Mapping[str, Any] | None
+) -> Spec | None:
+    """What to train by a search, where update="auto" asks for one."""
+    if not (isinstance(update, str) and update == "auto"):
+        if data is not None or options is not None:
+            raise InputError("data and search are for update='auto'; other updates take none")
+        return None
+    # Brings solvers and joblib, which other updates need not.
+    from kilograd.search.search import find
+
+    unknown = sorted(set(options or {}) - set(inspect.signature(find).parameters))
+    if unknown:
+        raise InputError(f"search: {', '.join(unknown)} is no argument of kilograd.search")
+    own = {"store": cache_directory() / "search", **(options or {})}
+    return find(prepared, data, **own).spec
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A program before it is made to fit: import, quantisation and the training step are done.
+    """A network read, folded and quantised, before it is decided what to train.
 
-    `ordered` are its two functions before chains are streamed, and `derive` makes them again, for
-    another selection of what to train.
+    `folded` is its float forward graph, `forward` the one that is compiled: the same, or int8. The
+    other fields are what `compile` was given, or stands for it.
+    """
+
+    name: str
+    folded: Graph
+    forward: Graph
+    ports: Ports
+    device: Device
+    loss: Loss
+    optimizer: SGD
+    budget: Budget
+    planning: Planning
+    storage: Storage | None
+    classes: Classes | None
+    gradients: str
+    calibration: Any
+    report: Report | None
+    notes: tuple[str, ...]
+    model: str
+
+    def draft(self, update: Spec) -> Draft:
+        """The program that trains what `update` says, not yet made to fit."""
+        forward, graphs, notes = self._training(update, self.optimizer)
+        ordered = _ordered(graphs, self.optimizer)
+        streamed = stage("stream", lambda: plan_streams(ordered))
+        predict, train = stage("allocate", lambda: allocate(streamed))
+        program = Program(
+            name=self.name,
+            device=self.device,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            ports=self.ports,
+            forward=forward,
+            gradients=TrainingGraphs.present(graphs.gradients, train.graph),
+            predict=predict,
+            train=train,
+            budget=self.budget,
+            notes=notes,
+            classes=self.classes,
+            quantized=self.report,
+            update=update,
+            model=self.model,
+            planning=self.planning,
+        )
+        return Draft(program, self, ordered)
+
+    def program(self, update: Spec) -> Program:
+        """That program as it stands, which need not fit device and budget."""
+        return self.draft(update).program
+
+    def graphs(self, update: Spec, optimizer: SGD) -> TrainingGraphs:
+        """Its functions in their leanest form, also for another optimiser."""
+        _, graphs, _ = self._training(update, optimizer)
+        predict, train = _narrowed(*_ordered(graphs, optimizer))
+        return replace(graphs, predict=predict, train=train)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that decides on the programs besides what is trained, as JSON values."""
+        optimizer = asdict(self.optimizer)
+        del optimizer["lr"]  # an argument of every step
+        calibration = ""
+        if self.gradients == "int8":
+            samples, _ = labelled(self.calibration)
+            calibration = hashlib.sha256(np.ascontiguousarray(samples).tobytes()).hexdigest()
+        return {
+            "graph": graph_digest(self.forward),
+            "ports": str(self.ports),
+            "loss": self.loss.value,
+            "optimizer": optimizer,
+            "gradients": [self.gradients, calibration],
+        }
+
+    def within(self, budget: Budget) -> Prepared:
+        """The same under another budget."""
+        return replace(self, budget=budget)
+
+    def session(self, update: Spec, judge: str = "c") -> Trainable:
+        """The program that trains what `update` says on this computer, built to be run briefly.
+
+        `judge` is what its `evaluate` uses: the "c" program, or see `search.evaluate.outputs`.
+        """
+        program = self.program(update)
+        session = program.on_host(optimize=BRIEF)
+        if judge == "c":
+            return session
+        return ByReference(session, program.predict.graph, self.ports, judge)
+
+    def training_graph(self, update: Spec) -> Graph:
+        """The training step of that program before it is ordered, masks as bits."""
+        _, graphs, _ = self._training(update, self.optimizer)
+        return pack_masks(_fused(graphs.predict, graphs.train)[1])
+
+    def _training(
+        self, update: Spec, optimizer: SGD
+    ) -> tuple[Graph, TrainingGraphs, tuple[str, ...]]:
+        """The forward graph, prediction and training step before they are fused, what to tell."""
+        named = named_channels(self.forward, update)
+        forward = self.forward
+        if named:
+            forward = stage("reorder", lambda: to_front(self.forward, named))
+        choice = select(forward, update)
+        if not choice:
+            raise InputError(_nothing_to_train(forward))
+        graphs = stage(
+            "differentiate",
+            lambda: differentiate(forward, self.loss, choice, optimizer, self.ports),
+        )
+        if self.gradients != "int8":
+            return forward, graphs, self.notes
+        train = stage(
+            "integers", lambda: _integers(graphs.train, self.ports, self.calibration, optimizer)
+        )
+        return forward, replace(graphs, train=train), (*self.notes, *float_gradients(train))
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A program before it is made to fit; `ordered` are its two functions before chains are
+    streamed.
     """
 
     program: Program
-    storage: Storage | None
-    planning: Planning
+    network: Prepared
     ordered: tuple[Graph, Graph]
-    derive: Callable[[Spec, SGD], TrainingGraphs]
 
     @cached_property
     def forms(self) -> tuple[Program, ...]:
@@ -150,11 +318,9 @@ class Prepared:
             forms.append(self.program.scheduled(predict, train))
         return tuple(forms)
 
-    def graphs(self, update: Spec, optimizer: SGD) -> TrainingGraphs:
-        """The functions in their leanest form for another selection of what to train."""
-        graphs = self.derive(update, optimizer)
-        predict, train = _narrowed(graphs.predict, graphs.train)
-        return replace(graphs, predict=predict, train=train)
+    def fitter(self, form: Program) -> Fitter:
+        """What plans one of its forms."""
+        return Fitter(form, self.network.storage, self.network.planning)
 
     def fitted(self) -> Program:
         """The program as it is where it fits, else planned so that it does."""
@@ -166,7 +332,7 @@ class Prepared:
         try:
             self.program.check_fit()
         except InfeasibleError:
-            if not (self.planning.recompute or self.planning.page):
+            if not (self.network.planning.recompute or self.network.planning.page):
                 raise
             self.program.check_time()
             return self._planned()
@@ -176,14 +342,14 @@ class Prepared:
         """The first form of the program of which a plan fits."""
         failures: list[tuple[Fitter, NoFitError]] = []
         for form in self.forms:
-            fitter = Fitter(form, self.storage, self.planning)
+            fitter = self.fitter(form)
             try:
                 return fitter.fitted()
             except NoFitError as error:
                 failures.append((fitter, error))
         fitter, closest = min(failures, key=lambda f: (f[1].leanest is None, f[1].sram_bytes))
         closest.bound_bytes = min(failure.bound_bytes for _, failure in failures)
-        raise infeasible(fitter, closest, self.graphs, self.program) from closest
+        raise infeasible(fitter, closest, self.network.graphs, self.program) from closest
 
 
 def prepare(
@@ -191,7 +357,6 @@ def prepare(
     example_input: Any = None,
     *,
     device: str | Path | Device = "host",
-    update: SpecLike | None = None,
     loss: str | Loss = Loss.CROSS_ENTROPY,
     optimizer: SGD | None = None,
     budget: Budget | None = None,
@@ -206,7 +371,7 @@ def prepare(
     storage: str | None = None,
     name: str | None = None,
 ) -> Prepared:
-    """Everything of `compile` up to the question whether the program fits; arguments as there."""
+    """The stages of `compile`, whose arguments these are, that do not depend on what is trained."""
     _check_precision(precision, calibration, gradients)
     _check_int8_only(precision, head=head, ranges=ranges, headroom=headroom)
     for value, kinds in (
@@ -220,7 +385,6 @@ def prepare(
             raise InputError(f"{value!r} is not a {kinds.__name__}; see the arguments of compile")
     kind = Loss.of(loss)
     target = devices.load(device)
-    optimizer, planning = optimizer or SGD(), planning or Planning()
     pages = target.storage_named(storage)
     imported = stage("import", lambda: frontend.load(model, example_input))
     arranged, ports = stage("layout", lambda: arrange(imported.graph))
@@ -233,40 +397,24 @@ def prepare(
             folded, ports, calibration, kind, ranges=ranges, head=head, headroom=headroom
         )
         report.settings["gradients"] = gradients
-    spec = normalise(All() if update is None else update)
-    choice = select(forward, spec)
-    if not choice:
-        raise InputError(_nothing_to_train(forward))
-    integers = calibration if gradients == "int8" else None
-
-    def derive(spec: Spec, optimizer: SGD) -> TrainingGraphs:
-        return _graphs_of(forward, kind, select(forward, spec), optimizer, ports, integers)
-
-    graphs = derive(spec, optimizer)
-    notes = (*imported.notes, *(report.notes if report else ()))
-    if gradients == "int8":
-        notes = (*notes, *float_gradients(graphs.train))
-    ordered = (graphs.predict, graphs.train)
-    schedules = stage("allocate", lambda: allocate(plan_streams(ordered)))
-    program = Program(
+    return Prepared(
         name=network_name(name or imported.name),
+        folded=folded,
+        forward=forward,
+        ports=ports,
         device=target,
         loss=kind,
-        optimizer=optimizer,
-        ports=ports,
-        forward=forward,
-        gradients=TrainingGraphs.present(graphs.gradients, schedules[1].graph),
-        predict=schedules[0],
-        train=schedules[1],
+        optimizer=optimizer or SGD(),
         budget=budget or Budget(),
-        notes=notes,
+        planning=planning or Planning(),
+        storage=pages,
         classes=classes,
-        quantized=report,
-        update=spec,
+        gradients=gradients,
+        calibration=calibration,
+        report=report,
+        notes=(*imported.notes, *(report.notes if report else ())),
         model=_title(model),
-        planning=planning,
     )
-    return Prepared(program, pages, planning, ordered, derive)
 
 
 def _narrowed(predict: Graph, train: Graph) -> tuple[Graph, Graph]:
@@ -274,22 +422,11 @@ def _narrowed(predict: Graph, train: Graph) -> tuple[Graph, Graph]:
     return narrow(predict), narrow(train)
 
 
-def _graphs_of(
-    forward: Graph,
-    loss: Loss,
-    choice: Selection,
-    optimizer: SGD,
-    ports: Ports,
-    integers: Any,
-) -> TrainingGraphs:
-    """The two functions, ordered; `integers` is calibration data where gradients are integers."""
-    graphs = stage("differentiate", lambda: differentiate(forward, loss, choice, optimizer, ports))
-    train = graphs.train
-    if integers is not None:
-        train = stage("integers", lambda: _integers(graphs.train, ports, integers, optimizer))
-    predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
-    train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
-    return replace(graphs, predict=predict, train=train)
+def _ordered(graphs: TrainingGraphs, optimizer: SGD) -> tuple[Graph, Graph]:
+    """Both functions, fused and in the order in which they run."""
+    predict, train = stage("fuse", lambda: _fused(graphs.predict, graphs.train))
+    atomic = optimizer.atomic
+    return predict, stage("order", lambda: order(train, pack_masks(train), atomic=atomic))
 
 
 def _fused(predict: Graph, train: Graph) -> tuple[Graph, Graph]:

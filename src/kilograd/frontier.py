@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kilograd.compiler import Prepared, prepare
+from kilograd.compiler import Draft, draft
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.fitting import Fitter, NoFitError, sram_bytes
 from kilograd.infeasible import infeasible
@@ -181,26 +181,27 @@ def plan_frontier(
         )
     if options.get("planning") is None:
         options["planning"] = Planning(time_limit=_SECONDS_FOR_A_POINT)
-    prepared = prepare(model, example_input, **options)
-    if not (prepared.planning.recompute or prepared.planning.page):
+    drafted = draft(model, example_input, **options)
+    settings = drafted.network.planning
+    if not (settings.recompute or settings.page):
         raise InputError(
             "planning allows neither recompute nor page, so there is but one program; allow one"
         )
-    return frontier(prepared, points)
+    return frontier(drafted, points)
 
 
-def frontier(prepared: Prepared, points: int) -> Frontier:
+def frontier(drafted: Draft, points: int) -> Frontier:
     """The frontier of a program that is imported already."""
-    program = prepared.program
+    program, network = drafted.program, drafted.network
     program.check_time()
-    fitter = Fitter(prepared.forms[0], prepared.storage, prepared.planning)
+    fitter = drafted.fitter(drafted.forms[0])
     try:
         constants = fitter.constants(fitter.fixed)
         lean = fitter.lean(constants)
     except NoPlanError as error:
-        raise infeasible(fitter, NoFitError(None, 0, 0), prepared.graphs, program) from error
+        raise infeasible(fitter, NoFitError(None, 0, 0), network.graphs, program) from error
     leanest = fitter.built(lean)
-    whole = _whole(Fitter(program, prepared.storage, prepared.planning))
+    whole = _whole(drafted.fitter(program))
     low, high = sram_bytes(leanest), whole.sram_bytes
     found: list[FrontierPoint] = []
     latest = _point(leanest, low)
@@ -220,7 +221,7 @@ def frontier(prepared: Prepared, points: int) -> Frontier:
         program.name,
         program.device.name,
         fitter.storage.name if fitter.storage else None,
-        prepared.planning.objective,
+        network.planning.objective,
         tuple(found),
     )
 

@@ -12,9 +12,9 @@ from torch import nn
 
 import kilograd as kg
 from kilograd import zoo
-from kilograd.compiler import prepare
+from kilograd.compiler import draft
 from kilograd.devices import Device, load
-from kilograd.fitting import Fitter, sram_bytes
+from kilograd.fitting import sram_bytes
 from kilograd.program import Program
 from tests.agreement.networks import NARROW, Network, data_folder
 from tests.agreement.samples import draw_sample
@@ -58,14 +58,14 @@ def test_networks_learn_in_a_share_of_their_sram(network: Network, share: float)
 @pytest.mark.parametrize("network", NARROW[::2], ids=str)
 def test_networks_learn_in_the_least_sram_that_was_found(network: Network):
     model, example = network.build()
-    prepared = prepare(model, example, device=sized(M7, 16 * 1024**2), planning=QUICK, name="net")
-    fitter = Fitter(prepared.forms[0], prepared.storage, prepared.planning)
+    drafted = draft(model, example, device=sized(M7, 16 * 1024**2), planning=QUICK, name="net")
+    fitter = drafted.fitter(drafted.forms[0])
     program = fitter.as_found(fitter.lean())
     least = sram_bytes(program)
-    assert least < prepared.program.memory.sram_bytes / 4
+    assert least < drafted.program.memory.sram_bytes / 4
     program = replace(program, device=sized(M7, least + 7))
     samples = [draw_sample("cross_entropy", model, example, index) for index in range(STEPS)]
-    same_bits(program, prepared.program, samples)
+    same_bits(program, drafted.program, samples)
 
 
 def test_an_int8_scheme_learns_in_half_its_sram():

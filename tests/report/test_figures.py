@@ -137,7 +137,7 @@ def test_the_command_tells_a_device_of_ones_own():
         },
         {"classes": 4},
         {
-            "budget": kg.Budget(sram="20KB", step_time="900ms"),
+            "budget": kg.Budget(sram="90KB", step_time="20s"),
             "storage": "qspi",
             "planning": kg.Planning(recompute=False, objective="time", gap=0.25, time_limit=9.5),
         },

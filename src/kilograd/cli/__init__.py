@@ -14,6 +14,7 @@ from kilograd.cli import (  # noqa: F401  (they register themselves)
     lists,
     plan,
     report,
+    search,
     train,
 )
 from kilograd.cli.app import app, main

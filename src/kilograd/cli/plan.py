@@ -12,7 +12,7 @@ import kilograd
 from kilograd import Frontier, Planning, Program
 from kilograd.cli.app import Json, app, busy, print_json
 from kilograd.cli.run import Run, on_network
-from kilograd.compiler import prepare
+from kilograd.compiler import draft
 from kilograd.errors import InputError
 from kilograd.figures import plan_facts
 from kilograd.fitting import plain_sram_bytes
@@ -90,9 +90,9 @@ def _frontier(run: Run, points: int) -> Frontier:
 
 def _planned(run: Run) -> tuple[Program, int]:
     """The program, and the SRAM that it needs as it stands."""
-    prepared = run.compile_by(prepare)
+    drafted = run.compile_by(draft)
     with busy("planning"):
-        return prepared.fitted(), plain_sram_bytes(prepared.program)
+        return drafted.fitted(), plain_sram_bytes(drafted.program)
 
 
 def _facts(program: Program, before: int) -> dict[str, Any]:

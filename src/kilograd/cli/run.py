@@ -25,7 +25,7 @@ from kilograd.cli import runfile
 from kilograd.cli.app import busy
 from kilograd.cli.models import Model, resolve
 from kilograd.cli.runfile import RunFile
-from kilograd.compiler import watched
+from kilograd.compiler import Prepared, prepare, watched
 from kilograd.data import Reading, Samples, Wanted
 from kilograd.data import load as load_samples
 from kilograd.errors import InputError
@@ -65,16 +65,35 @@ class Run:
 
     def compile_by(self, compiler: Callable[..., T]) -> T:
         """What a function makes of the arguments of `kilograd.compile`."""
+        keywords = {**self._keywords(), "update": self._update()}
+        with busy("compiling") as say, watched(say):
+            return compiler(self.model.source, self.model.example_input, **keywords)
+
+    def prepare(self) -> Prepared:
+        """The network before it is decided what to train. Raises as `compile` does."""
+        keywords = self._keywords()
+        with busy("preparing the network") as say, watched(say):
+            return prepare(self.model.source, self.model.example_input, **keywords)
+
+    def _update(self) -> kilograd.update.Spec:
+        """What the run trains; a scheme file is relative to the run file that names it."""
+        given = self.settings.update
+        texts = [given] if isinstance(given, str) else given
+        suffix = kilograd.update.SCHEME_SUFFIX
+        return kilograd.update.parse(
+            [str(self.folder / t) if t.endswith(suffix) and "=" not in t else t for t in texts]
+        )
+
+    def _keywords(self) -> dict[str, Any]:
+        """The other arguments of `kilograd.compile`."""
         settings = self.settings
         with busy("reading the model"):
             model = self.model
-        update = [settings.update] if isinstance(settings.update, str) else settings.update
         device: str | Path = settings.device
         if settings.device.endswith(".toml"):
             device = self.folder / settings.device
         keywords: dict[str, Any] = {
             "device": device,
-            "update": kilograd.update.parse(update),
             "loss": settings.loss,
             "optimizer": runfile.build(kilograd.SGD, "optimizer", settings.optimizer),
             "budget": runfile.build(kilograd.Budget, "budget", settings.budget),
@@ -90,10 +109,9 @@ class Run:
         if settings.calibration is not None:
             with busy(f"reading {settings.calibration}") as say:
                 keywords["calibration"] = self._calibration(settings.calibration, say)
-        with busy("compiling") as say, watched(say):
-            return compiler(model.source, model.example_input, **keywords)
+        return keywords
 
-    def samples(self, path: Path | None, program: Program, which: str) -> Samples:
+    def samples(self, path: Path | None, program: Program | Prepared, which: str) -> Samples:
         """The samples of a file or folder, for the network. Raises InputError where they are not.
 
         `which` is "train" or "test", the key of `[data]` that counts where `path` is None.
@@ -191,7 +209,7 @@ def _options() -> dict[str, Any]:
         "update": _flag(
             list[str],
             "What to train; several are applied in order: all, last:2, biases:20, 'fc.*=full', "
-            "'b.*=channels:0.25'. Default: all.",
+            "'b.*=channels:0.25', scheme.toml. Default: all.",
             "--update",
         ),
         "loss": _flag(
@@ -323,6 +341,11 @@ def make_run(*, model: str | None, config: Path | None, **flags: Any) -> Run:
         flags["classes"] = parse_classes(flags["classes"])
     if flags["calibration"] is not None:
         flags["calibration"] = _absolute(flags["calibration"])
+    suffix = kilograd.update.SCHEME_SUFFIX
+    if flags["update"]:
+        flags["update"] = [
+            _absolute(t) if t.endswith(suffix) and "=" not in t else t for t in flags["update"]
+        ]
     if flags["device"] is not None and flags["device"].endswith(".toml"):
         flags["device"] = _absolute(flags["device"])
     content |= {key: value for key, value in flags.items() if value is not None and value != []}

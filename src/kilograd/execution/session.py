@@ -22,7 +22,7 @@ from kilograd.execution.interface import Interface
 from kilograd.execution.state import pack, split_bank, unpack, with_bank, write_bank
 from kilograd.execution.storage import SessionStorage, Traffic
 from kilograd.ir import Origin, to_user
-from kilograd.ir.origin import Quantized
+from kilograd.ir.origin import Quantized, Reorder
 from kilograd.ops.loss import BinaryCrossEntropyWithLogits, CrossEntropy, MeanSquaredError
 from kilograd.ops.q_convert import Quantize
 from kilograd.options import Loss, finite_float32
@@ -315,8 +315,8 @@ class Session:
                 continue
             if not np.allclose(origin.to_program(array), tensor.array, rtol=1e-4, atol=1e-6):
                 raise InputError(
-                    f"{name}: only channels 0 to {origin.part.start - 1} are trained in this "
-                    f"program; the others, to {origin.part.stop - 1}, are frozen and differ from "
+                    f"{name}: only {_trained_channels(origin)} are trained in this "
+                    f"program; the others, to {origin.part.whole - 1}, are frozen and differ from "
                     "the value given"
                 )
 
@@ -536,6 +536,15 @@ def _check_range(origin: Origin, array: Array) -> None:
             f"{origin.name}: a value is {excess:.3g} times the largest that its integers can hold; "
             "compile the model with these parameters, or with headroom for them"
         )
+
+
+def _trained_channels(frozen: Origin) -> str:
+    """The channels that are not in a frozen part, by the user's count."""
+    assert frozen.part is not None
+    for step in frozen.steps:
+        if isinstance(step, Reorder) and step.axis == frozen.part.axis:
+            return f"channels {', '.join(map(str, sorted(step.order[: frozen.part.start])))}"
+    return f"channels 0 to {frozen.part.start - 1}"
 
 
 def _check_ids(array: Array, count: int) -> None:

@@ -26,7 +26,8 @@ class Measure(Enum):
 class FrontPoint:
     """One choice: `sram_bytes` of the program, `seconds` and `joules` of a training step, and the
     `gain` that is expected of it, in whatever unit its search has; None where nobody knows.
-    `chosen` is the one that was taken, `note` what else there is to say of it.
+    `spread` is the standard deviation of the gain where it was measured. `chosen` is the one that
+    was taken, `kind` where it is from, `note` what else there is to say of it.
     """
 
     label: str
@@ -34,7 +35,9 @@ class FrontPoint:
     seconds: float | None = None
     joules: float | None = None
     gain: float | None = None
+    spread: float | None = None
     chosen: bool = False
+    kind: str = ""
     note: str = ""
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from kilograd.ir import Graph, Node, Value
 from kilograd.ops.shape import Slice
+from kilograd.planning.late_updates import late_updates
 from kilograd.planning.stream import measure, narrow
 
 Priority = Callable[[int], tuple[int, ...]]
@@ -36,10 +37,13 @@ def order(graph: Graph, *variants: Graph, atomic: bool) -> Graph:
 
 
 def _orders(graph: Graph, atomic: bool) -> list[Graph]:
-    predecessors = _predecessors(graph, atomic)
+    predecessors = predecessors_of(graph, atomic)
     natural, updates, slices = _in_order, _early_updates(graph), _early_slices(graph)
     candidates = [_list_schedule(predecessors, p) for p in (natural, updates, slices)]
     candidates.append(_greedy(graph, predecessors))
+    if atomic:
+        place = {index: i for i, index in enumerate(late_updates(graph, _early_slices(graph)))}
+        candidates.append(_list_schedule(predecessors, lambda index: (place[index],)))
     return [replace(graph, nodes=tuple(graph.nodes[i] for i in c)) for c in candidates]
 
 
@@ -58,7 +62,8 @@ def _early_slices(graph: Graph) -> Priority:
     return lambda index: (early.get(index, index), index)
 
 
-def _predecessors(graph: Graph, atomic: bool) -> list[set[int]]:
+def predecessors_of(graph: Graph, atomic: bool) -> list[set[int]]:
+    """For every node the nodes that have to run before it: by data, and because steps overwrite."""
     producer = {value: i for i, node in enumerate(graph.nodes) for value in node.outputs}
     readers: dict[Value, list[int]] = {}
     owner: dict[Value, Value] = {}  # of a state's memory under another shape

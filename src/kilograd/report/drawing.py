@@ -45,11 +45,13 @@ def kilobytes(limit: int) -> str:
     return "datum.value + ' B'" if small else "format(datum.value / 1024, ',') + ' KB'"
 
 
-def color_of(field: str, colors: Mapping[str, str], names: Sequence[str]) -> Any:
-    """A nominal field by its colours; the page has the legend."""
+def color_of(
+    field: str, colors: Mapping[str, str], names: Sequence[str], legend: Any = None
+) -> Any:
+    """A nominal field by its colours; without a legend of its own the page has one."""
     alt = altair_module()
     scale = alt.Scale(domain=list(names), range=[colors[name] for name in names])
-    return alt.Color(f"{field}:N", scale=scale, legend=None)
+    return alt.Color(f"{field}:N", scale=scale, legend=legend)
 
 
 def finish(chart: Any, height: int) -> Spec:
@@ -64,3 +66,15 @@ def finish(chart: Any, height: int) -> Spec:
     chart = chart.configure_view(strokeWidth=0).configure_axis(**AXIS)
     spec: Spec = chart.to_dict()
     return spec
+
+
+def svg(spec: Spec, width: int = 560) -> str:
+    """A chart as a picture of its own, `width` pixels wide, on white."""
+    # An extra: only pictures need it.
+    import vl_convert
+
+    picture = {**spec, "background": "white"}
+    if picture.get("width") == "container":
+        picture["width"] = width
+    text: str = vl_convert.vegalite_to_svg(picture)
+    return text

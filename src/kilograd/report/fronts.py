@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from kilograd.planning.facts import Kind
 from kilograd.planning.front import FrontPoint, Measure, efficient, measure_of
 from kilograd.report.drawing import (
     FONT,
@@ -13,13 +15,17 @@ from kilograd.report.drawing import (
     color_of,
     finish,
 )
-from kilograd.report.palette import FRONT, USES
+from kilograd.report.palette import FRONT, KINDS, USES
 
 _MEASURES = {
     Measure.GAIN: ("expected gain", ".3~g"),
     Measure.JOULES: ("energy of a training step", ".3~s"),
     Measure.SECONDS: ("time of a training step", ".3~s"),
 }
+_SHAPES = ("diamond", "circle", "cross", "square", "triangle-up")
+_KINDS = [
+    KINDS[k] for k in (Kind.COTANGENT, Kind.SAVED, Kind.GRADIENT, Kind.ACTIVATION, Kind.SCRATCH)
+]
 _TOLD = {"time": "time", "energy": "energy", "gain": "expected gain", "note": "how"}
 _UNITS = {Measure.GAIN: "", Measure.JOULES: "J", Measure.SECONDS: "s"}
 
@@ -28,16 +34,22 @@ def front(
     points: Sequence[FrontPoint],
     limit_bytes: int | None = None,
     measure: Measure | None = None,
+    *,
+    gain: str = "expected gain",
+    by_kind: bool = False,
 ) -> Spec:
     """Choices by SRAM and by what they cost or give, the Pareto front as a line.
 
     The vertical axis is `measure`, by default the gain where all points have one, else the energy,
     else the time. `limit_bytes` is the SRAM that there is, drawn where it is not far to the right.
+    `gain` is what the gain is called. Marks differ by whether a choice is the chosen one, on the
+    front or beaten; with `by_kind` by the kinds of the points, which a legend above explains.
     Raises InputError where there are no points, or no measure that all of them have.
     """
     alt = altair_module()
     measure = measure or measure_of(points)
     title, number = _MEASURES[measure]
+    title = gain if measure is Measure.GAIN else title
     unit = _UNITS[measure]
     on_front = efficient(points, measure)
     largest = max(point.sram_bytes for point in points)
@@ -51,12 +63,20 @@ def front(
             "energy": quantity(point.joules, "J"),
             "gain": "" if point.gain is None else f"{point.gain:.4g}",
             "note": point.note,
+            "low": (point.gain or 0.0) - (point.spread or 0.0),
+            "high": (point.gain or 0.0) + (point.spread or 0.0),
             "area": 210 if point.chosen else 80 if efficient_ else 60,
             "what": "chosen" if point.chosen else "on the front" if efficient_ else "beaten",
+            "kind": point.kind,
         }
         for point, efficient_ in zip(points, on_front, strict=True)
     ]
-    whats = ["chosen", "on the front", "beaten"]
+    by = "kind" if by_kind else "what"
+    kinds = list(dict.fromkeys(point.kind for point in points))
+    colors = dict(zip(kinds, itertools.cycle(_KINDS), strict=False)) if by_kind else FRONT
+    shapes = dict(zip(colors, itertools.cycle(_SHAPES), strict=False))
+    legend = alt.Legend(orient="top", title=None, labelColor="currentColor") if by_kind else None
+    color = color_of(by, colors, list(colors), legend)
     y = alt.Y(
         "value:Q",
         title=title,
@@ -71,11 +91,11 @@ def front(
     )
     tooltip = [
         alt.Tooltip("label:N", title="choice"),
-        alt.Tooltip("what:N"),
+        alt.Tooltip(f"{by}:N"),
         alt.Tooltip("sram:Q", title="SRAM, bytes", format=","),
         *(
             alt.Tooltip(f"{name}:N", title=title)
-            for name, title in _TOLD.items()
+            for name, title in {**_TOLD, "gain": gain}.items()
             if any(row[name] for row in rows)
         ),
     ]
@@ -91,11 +111,12 @@ def front(
         .encode(
             x=x,
             y=y,
-            color=color_of("what", FRONT, whats),
+            color=color,
             shape=alt.Shape(
-                "what:N",
-                scale=alt.Scale(domain=whats, range=["diamond", "circle", "cross"]),
-                legend=None,
+                f"{by}:N",
+                title=None,
+                scale=alt.Scale(domain=list(shapes), range=list(shapes.values())),
+                legend=legend,
             ),
             size=alt.Size("area:Q", scale=None, legend=None),
             tooltip=tooltip,
@@ -107,6 +128,14 @@ def front(
         .encode(x=x, y=y, text="label:N", color=alt.value("currentColor"))
     )
     layers = [line, marks, label]
+    if measure is Measure.GAIN and any(point.spread for point in points):
+        layers.insert(
+            1,
+            alt.Chart(alt.Data(values=rows))
+            .transform_filter("datum.high > datum.low")
+            .mark_rule()
+            .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=color),
+        )
     if limit_bytes is not None and limit_bytes <= 1.25 * largest:
         layers.append(
             alt.Chart(alt.Data(values=[{"sram": limit_bytes, "kilobytes": limit_bytes / 1024}]))

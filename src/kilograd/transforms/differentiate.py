@@ -7,7 +7,7 @@ tensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -110,6 +110,24 @@ def differentiate(
     train = builder.finish([loss_value], updates)
     idle = [value for value in predict.state if value not in updates]
     return TrainingGraphs(_freeze(predict, idle), _freeze(train, idle), gradients)
+
+
+def sensitivities(
+    graph: Graph, loss: Loss, values: Sequence[Value], ports: Ports | None = None
+) -> Graph:
+    """The loss of a forward graph, and its derivative by each of `values`, in this order.
+
+    `values` are constants or activations of the graph that reach its output. The inputs are the
+    graph's, and the target as in `differentiate`. On a batch of N samples the loss is their mean,
+    so derivatives by activations are those of a sample's loss divided by N.
+    """
+    ports = ports or plain_ports(graph)
+    builder = Builder(graph)
+    loss_value = _add_loss(builder, graph, loss, ports)
+    forward = builder.nodes[:]
+    active = _depends_on(forward, set(values))
+    cotangents = _backward(builder, forward, loss_value, active)
+    return builder.finish([loss_value, *(cotangents[value] for value in values)])
 
 
 def _split_trained(graph: Graph, selection: Selection) -> tuple[Graph, list[Value]]:

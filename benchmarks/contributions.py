@@ -1,0 +1,258 @@
+"""Contribution analysis: what training each bias and weight gains, and how well it can be foretold.
+
+    python benchmarks/contributions.py [--task digits|speaker] [--seeds N] [--quick] [--channels]
+
+In int8, or --precision float32. `digits`: the ImageNet MCUNet-5FPS on load_digits of scikit-learn,
+48x48, as in transfer.py: 100 samples, 5 epochs, judged on 200 others. `speaker`: the DS-CNN of
+speech.py on a speaker whom it does not know: 50 samples, 5 epochs, judged on 150 others.
+
+All biases and all layers at four ratios (with --quick nine k and two ratios) are measured by
+trainings of the compiled program, with several seeds; every run is kept (build/search), so a second
+call, or one after an interruption, reuses what is there. Then one pass over the training samples
+scores the layers. The table has rank correlations of each predictor with measured gains: of the
+weights of all layers, of all (layer, ratio), of the biases between two measured k, and of weights
+and biases together, which is what a selection by predictions needs.
+
+--channels asks which input channels to train: for the --layers layers that gain most, the mean gain
+of an eighth of them, those that each predictor puts first, the first ones, and the worst ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+import speech
+import torch
+import transfer
+from real_data import BUILD, Log, data_file, percent, table
+from scipy.stats import kendalltau, pearsonr, spearmanr
+
+import kilograd as kg
+from kilograd import zoo
+from kilograd.compiler import Prepared, prepare
+from kilograd.search.layers import Layers, Orders, layers_of
+from kilograd.search.measure import Bench, Plan, measure
+from kilograd.search.predict import channel_orders, score_layers
+from kilograd.search.scores import PREDICTORS, LayerScore
+from kilograd.search.store import Store
+from kilograd.search.table import Contributions
+from kilograd.search.task import Task, make_task
+from kilograd.search.training import Training
+from kilograd.transforms.reorder import ChannelMap
+from kilograd.update import Spec
+
+STORE = BUILD.parent / "search"
+EIGHTH = Fraction(1, 8)
+EPOCHS, RATE, JOBS = 5, 0.01, 2
+SPEAKER = 2
+"""lucas, whose digits are recognised least before learning (docs/accuracy.md)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A network and a task."""
+
+    network: Prepared
+    layers: Layers
+    bench: Bench
+
+
+def mcunet(task: transfer.Task, precision: str) -> tuple[Any, Any, dict[str, Any]]:
+    """MCUNet with its ImageNet weights, an example input, and further arguments of `compile`."""
+    model, example = zoo.create(
+        "mcunet_5fps",
+        num_classes=task.classes,
+        weights=data_file(transfer.WEIGHTS),
+        resolution=task.pool[0].shape[-1],
+    )
+    some = task.pool[0][: transfer.CALIBRATION]
+    transfer.scale_features(model, some)
+    options = {"precision": precision, "optimizer": kg.SGD(lr=RATE)}
+    return model, example, options | ({"calibration": some} if precision == "int8" else {})
+
+
+def digits(precision: str) -> Case:
+    """MCUNet on handwritten digits; as in searching.py, which shares its measurements."""
+    task = transfer.digits(48)
+    model, example, options = mcunet(task, precision)
+    labelled = make_task(
+        task.pool,
+        task.test,
+        shape=task.pool[0].shape[1:],
+        classes=task.classes,
+        samples=100,
+        test_samples=200,
+    )
+    return case(prepare(model, example, **options), labelled)
+
+
+def speaker(precision: str) -> Case:
+    """The DS-CNN of spoken digits and the speaker that it knows least; a third of his takes that
+    are not for testing is set aside to judge by, drawn with each seed.
+    """
+    names = speech.speaker_names()
+    cached = speech.cache(names, SPEAKER, speech.EPOCHS).is_file()
+    sounds = speech.recordings(speech.SPEEDS[:1] if cached else speech.SPEEDS)
+    model = speech.pretrained(sounds, SPEAKER, speech.EPOCHS, Log())
+    learned, left = sounds.draw(SPEAKER, 0)
+    others = np.flatnonzero(sounds.speaker != SPEAKER)
+    chosen = np.random.default_rng(0).permutation(others)[: speech.CALIBRATION]
+    options = {"calibration": sounds.x[0, chosen]} if precision == "int8" else {}
+    network = prepare(
+        model, learned[0][:1], precision=precision, optimizer=kg.SGD(lr=RATE), **options
+    )
+    x, y = (np.concatenate(parts) for parts in zip(learned, left, strict=True))
+    labelled = make_task((x, y), shape=x.shape[1:], classes=10, samples=50)
+    return case(network, labelled)
+
+
+def case(network: Prepared, task: Task) -> Case:
+    layers = layers_of(network.forward)
+    training = Training(EPOCHS, RATE)
+    return Case(network, layers, Bench(network, network.inputs, task, training, Store(STORE), JOBS))
+
+
+CASES = {"digits": digits, "speaker": speaker}
+
+
+def correlations(
+    found: Contributions, chosen: Case, scores: dict[str, LayerScore], orders: Orders
+) -> list[list[object]]:
+    """A row a predictor and form: as it is, its root, and divided by the weights and the
+    multiply-accumulates of the layer as TinyTrain does (biases by the latter alone).
+    """
+    layers = {layer.path: layer for layer in chosen.layers.body}
+    macs, sizes = layer_macs(chosen), {p: c.weight.value.type.size for p, c in layers.items()}
+    pairs, ks = list(found.weights), sorted(found.biases)
+    whole = [path for path in layers if (path, Fraction(1)) in found.weights]
+    gains = [found.weights[path, Fraction(1)].mean for path in whole]
+    pair_gains = [found.weights[pair].mean for pair in pairs]
+    steps = [
+        (chosen.layers.paths[len(layers) - high : len(layers) - low], high, low)
+        for low, high in pairwise(ks)
+    ]
+    bias_gains = [found.biases[high].mean - found.biases[low].mean for _, high, low in steps]
+    rows = []
+    for predictor, form in product(PREDICTORS, ("", "root of ", "per weight and MAC: ")):
+
+        def of_weight(path: str, share: float = 1.0) -> float:
+            score = scores[path].layer[predictor] * share  # noqa: B023
+            if form == "root of ":  # noqa: B023
+                return float(np.sqrt(score))
+            return score / (sizes[path] * macs[path]) if form else score  # noqa: B023
+
+        def of_biases(paths: Sequence[str]) -> float:
+            total = sum(scores[path].bias[predictor] for path in paths)  # noqa: B023
+            if form == "root of ":  # noqa: B023
+                return float(np.sqrt(total))
+            return total / sum(macs[path] for path in paths) if form else total  # noqa: B023
+
+        by_layer = [of_weight(path) for path in whole]
+        by_pair = []
+        for path, ratio in pairs:
+            values = scores[path].channels[predictor]
+            order = list(orders.get(path, range(len(values))))[: layers[path].count(ratio)]
+            by_pair.append(of_weight(path, values[order].sum() / max(values.sum(), 1e-300)))
+        by_bias = [of_biases(paths) for paths, _, _ in steps]
+        both, both_gains = [*by_layer, *by_bias], [*gains, *bias_gains]
+        statistics = (
+            spearmanr(by_layer, gains).statistic,
+            kendalltau(by_layer, gains).statistic,
+            spearmanr(by_pair, pair_gains).statistic,
+            spearmanr(by_bias, bias_gains).statistic,
+            spearmanr(both, both_gains).statistic,
+            kendalltau(both, both_gains).statistic,
+            pearsonr(both, both_gains).statistic,
+        )
+        rows.append([form + predictor, *(f"{value:+.2f}" for value in statistics)])
+    return rows
+
+
+def layer_macs(chosen: Case) -> dict[str, int]:
+    """Multiply-accumulates of the forward pass by layer."""
+    weights = {layer.weight.value: layer.path for layer in chosen.layers.body}
+    return {
+        weights[value]: node.op.cost(*(v.type for v in node.inputs)).macs
+        for node in chosen.network.forward.nodes
+        for value in node.inputs
+        if value in weights
+    }
+
+
+def channel_rows(
+    chosen: Case, found: Contributions, scores: dict[str, LayerScore], count: int, seeds: int
+) -> list[list[object]]:
+    """Points gained by an eighth of the input channels of the `count` layers that gain most."""
+    layers, network = chosen.layers, chosen.network
+    channels = ChannelMap(network.forward)
+    movable = [
+        layer
+        for layer in layers.body
+        if not channels.inputs_of(layer.weight.value).fixed and layer.channels >= 16
+    ]
+    movable.sort(key=lambda layer: -found.weights[layer.path, Fraction(1)].mean)
+    ways: dict[str, list[Spec]] = {}
+    for layer in movable[:count]:
+        values = scores[layer.path].channels
+        orders = {f"best by {name}": np.argsort(-values[name]) for name in PREDICTORS}
+        orders["first"] = np.arange(layer.channels)
+        orders["worst by first_order"] = np.argsort(values["first_order"])
+        for way, order in orders.items():
+            spec = layers.spec(
+                layers.biases_from(layer.path),
+                {layer.path: EIGHTH},
+                {layer.path: tuple(map(int, order))},
+            )
+            ways.setdefault(way, []).append(spec)
+    base = [layers.spec(layers.biases_from(layer.path), {}) for layer in movable[:count]]
+    seeds_of = range(seeds)
+    flat = [*base, *(spec for specs in ways.values() for spec in specs)]
+    scored = chosen.bench.scores(flat, seeds_of)
+    accuracy = np.array([[score.accuracy for score in row] for row in scored])
+    over = accuracy[len(base) :].reshape(len(ways), len(base), seeds) - accuracy[: len(base)]
+    return [[way, percent(over[i].mean(axis=0))] for i, way in enumerate(ways)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="measured and predicted contributions")
+    parser.add_argument("--task", choices=CASES, default="digits")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--precision", choices=("float32", "int8"), default="int8")
+    parser.add_argument("--channels", action="store_true", help="which channels to train")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--quick", action="store_true", help="nine k and two ratios")
+    parser.add_argument("--jobs", type=int, default=JOBS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen = CASES[arguments.task](arguments.precision)
+    chosen = replace(chosen, bench=replace(chosen.bench, jobs=arguments.jobs))
+    start = time.perf_counter()
+    scores, reached = score_layers(chosen.network, chosen.bench, chosen.layers)
+    orders = channel_orders(chosen.network.forward, chosen.layers, scores)
+    print(f"scores in {time.perf_counter() - start:.1f} s, head {reached.accuracy:.3f}", flush=True)
+    start = time.perf_counter()
+    make = Plan.quick if arguments.quick else Plan.full
+    plan = make(chosen.layers, arguments.seeds)
+    found = measure(chosen.bench, chosen.layers, plan, name=chosen.network.name, orders=orders)
+    print(f"measured in {time.perf_counter() - start:.0f} s", flush=True)
+    STORE.mkdir(parents=True, exist_ok=True)
+    found.save(STORE / f"{arguments.task}.json")
+    header = (
+        *("predictor", "weights: Spearman", "Kendall", "and ratios: Spearman"),
+        *("biases: Spearman", "both: Spearman", "Kendall", "Pearson"),
+    )
+    print(table(header, correlations(found, chosen, scores, orders)), flush=True)
+    if arguments.channels:
+        rows = channel_rows(chosen, found, scores, arguments.layers, arguments.seeds)
+        print(table(("channels", "points over the biases"), rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""`kilograd search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kilograd.cli.app import Json, app, notes, print_json
+from kilograd.cli.run import Run, on_network
+from kilograd.errors import InputError
+from kilograd.options import Budget
+from kilograd.report.contributions import write_charts
+from kilograd.search.found import Found
+from kilograd.searching import default_store
+
+ROWS = 20
+"""Layers that the terminal shows."""
+
+
+@app.command()
+@on_network
+def search(
+    run: Run,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled samples: .npz, .csv, or a folder of pictures by class.",
+            show_default=False,
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="Samples to judge by; left out, a third of --data, drawn with each seed.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="The same as --sram.", show_default=False)
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="measured, quick or fast. Default: measured.", show_default=False),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The same as --method quick.")] = False,
+    contributions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take an earlier contributions.json instead of measuring; --data may be left out.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Runs of a measurement. Default: 3, quick 2.", show_default=False),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Rounds of a run. Default: 5.", show_default=False)
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples that a run learns from at most. Default: all, quick 200.",
+            show_default=False,
+        ),
+    ] = None,
+    test_samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples that a run is judged by at most. Default: all, quick 200.",
+            show_default=False,
+        ),
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates to try, as in 0.003,0.01,0.03. Default: --lr.",
+            show_default=False,
+        ),
+    ] = None,
+    channels: Annotated[
+        str, typer.Option(help="Which input channels to train: best or first.")
+    ] = "best",
+    judge: Annotated[str, typer.Option(help="What judges: c, numpy, torch or torch:cuda.")] = "c",
+    front: Annotated[int, typer.Option(help="SRAM limits of the front.")] = 6,
+    time_limit: Annotated[float, typer.Option(help="Seconds for each selection.")] = 60.0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Processes at a time. Default: one a core.", show_default=False),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Directory of measurements. Default: in the cache.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Directory of scheme, tables and plots.")
+    ] = Path("search"),
+    force: Annotated[bool, typer.Option(help="Replace files of an earlier search.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search what to train: the biases and parts of weights that gain most within the memory.
+
+    Writes scheme.toml, which --update takes, contributions.json, front.json and, with
+    kilograd[report], plots. What was measured is kept and used again; Ctrl-C loses one run.
+
+    Example: kilograd search model.onnx --data train.npz --device stm32f746 --budget 128KB --quick
+    """
+    # Brings solvers and joblib.
+    from kilograd.search.search import find
+
+    if quick and method not in (None, "quick"):
+        raise InputError(f"--quick and --method {method} contradict each other")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file; name a directory (--output)")
+    if output.is_dir() and any(output.iterdir()) and not force:
+        raise InputError(f"{output} is not empty; name another directory, or force it (--force)")
+    network = run.prepare()
+    if budget is not None:
+        network = network.within(Budget(sram=budget, flash=network.budget.flash))
+    learned = judged = None
+    if contributions is None or data is not None or run.settings.data.train is not None:
+        learned = run.samples(data, network, "train")
+    if test is not None or run.settings.data.test is not None:
+        judged = run.samples(test, network, "test")
+    found = find(
+        network,
+        None if learned is None else (learned.x, learned.y),
+        None if judged is None else (judged.x, judged.y),
+        method="quick" if quick else method or "measured",
+        contributions=contributions,
+        seeds=seeds,
+        epochs=epochs,
+        samples=samples,
+        test_samples=test_samples,
+        lr=None if rates is None else _rates(rates),
+        channels=channels,
+        judge=judge,
+        front=front,
+        time_limit=time_limit,
+        jobs=jobs,
+        store=store or default_store(),
+    )
+    scheme = found.save(output)
+    plots = write_charts(found, output)
+    if as_json:
+        print_json({**found.to_json(), "scheme_file": str(scheme), "plots": list(map(str, plots))})
+        return
+    _tell(found, scheme)
+    if not plots:
+        notes.print("no plots: they need pip install 'kilograd[report]'")
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--rates {text!r}: write numbers, as in 0.003,0.01,0.03") from None
+
+
+def _tell(found: Found, scheme: Path) -> None:
+    print(found.table(ROWS))
+    print("\nSRAM       flash      gain    trained")
+    for point in found.front:
+        mark = "" if point.proven else f"  (not proven: at most {100 * point.gap:.1f} more)"
+        print(
+            f"{point.sram_bytes:<10,} {point.flash_bytes:<10,} {100 * point.gain:+5.1f}   "
+            f"head, {point.biases} biases, {len(point.weights)} weights{mark}"
+        )
+    if found.realised is not None:
+        share, spread = 100 * found.realised.mean, 100 * found.realised.spread
+        told = f"{share:+.1f}" + (f" ± {spread:.1f}" if found.realised.runs > 1 else "")
+        print(f"\ntrained, the scheme gains {told} points over the head alone")
+    measured, selected = found.seconds
+    print(f"\ncontributions took {measured:.0f} s, selection {selected:.0f} s")
+    print(f"wrote {scheme}; use it with --update {scheme}")

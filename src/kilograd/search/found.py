@@ -1,0 +1,215 @@
+"""What a search found: the scheme, the evidence for it, and the files that tell both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from kilograd.errors import InputError
+from kilograd.planning.front import FrontPoint
+from kilograd.search.layers import Layers, Orders
+from kilograd.search.table import Contributions, Gain
+from kilograd.update import Spec, unparse
+
+SCHEME, CONTRIBUTIONS, FRONT = "scheme.toml", "contributions.json", "front.json"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A scheme and what it needs: a point of the front of gain against SRAM.
+
+    `gain` is the sum of its contributions over the head alone, a fraction. `sram_bytes` and
+    `flash_bytes` are those of the linked program. `gap`: by how much of gain a better scheme could
+    exceed it, 0 where it is proven the best.
+    """
+
+    biases: int
+    weights: Mapping[str, Fraction]
+    gain: float
+    sram_bytes: int
+    flash_bytes: int
+    gap: float = 0.0
+
+    @property
+    def proven(self) -> bool:
+        """Whether no scheme within the limits has a larger sum of contributions."""
+        return self.gap == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The point as JSON values."""
+        return {
+            "biases": self.biases,
+            "weights": {path: str(ratio) for path, ratio in self.weights.items()},
+            "gain": self.gain,
+            "sram_bytes": self.sram_bytes,
+            "flash_bytes": self.flash_bytes,
+            "gap": self.gap,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The result of `kilograd.search`.
+
+    `best` is the scheme for the limits given; `spec` what `kilograd.compile(update=...)` takes;
+    `front` the best schemes at smaller limits and this one, by SRAM; `contributions` the table that
+    they were chosen by; `orders` the input channels of layers, best first, of which a scheme trains
+    the first. `realised` is the gain over the head alone when the best scheme is trained, None
+    without data. `seconds` is how long contributions took and how long selection.
+    """
+
+    network: str
+    device: str
+    layers: Layers
+    contributions: Contributions
+    best: Point
+    front: tuple[Point, ...]
+    orders: Orders = field(default_factory=dict)
+    seconds: tuple[float, float] = (0.0, 0.0)
+    realised: Gain | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """The update spec of the scheme."""
+        return self.spec_of(self.best)
+
+    def spec_of(self, point: Point) -> Spec:
+        """The update spec of a point of the front."""
+        return self.layers.spec(point.biases, point.weights, self.orders)
+
+    def scheme(self, point: Point | None = None) -> str:
+        """The text of a scheme file for the best scheme, or for another point of the front."""
+        point = point or self.best
+        told = "proven best" if point.proven else f"at most {100 * point.gap:.1f} points more"
+        head = self.contributions.head
+        lines = [
+            f"# {self.network} for {self.device}, found by `kilograd search` "
+            f"({self.contributions.method}).",
+            f"# SRAM {point.sram_bytes:,} B, flash {point.flash_bytes:,} B.",
+            f"# Head alone {100 * head.mean:.1f} %, contributions {100 * point.gain:+.1f} points "
+            f"({told}).",
+            *self._told_realised(point),
+            "update = [",
+            *(f"  {json.dumps(text)}," for text in unparse(self.spec_of(point))),
+            "]",
+            "",
+            "[scheme]",
+            f"biases = {point.biases}",
+            "",
+            "[scheme.weights]",
+            *(
+                f"{json.dumps(path)} = {json.dumps(str(point.weights[path]))}"
+                for path in self.layers.paths
+                if path in point.weights
+            ),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _told_realised(self, point: Point) -> list[str]:
+        if self.realised is None or point is not self.best:
+            return []
+        return [f"# Trained, it gains {_points(self.realised)} points over the head alone."]
+
+    def table(self, largest: int | None = None) -> str:
+        """The contributions as text: biases by k, then layers with their ratios; with `largest`
+        only so many layers, those with the largest contributions.
+        """
+        found = self.contributions
+        ratios = sorted({ratio for _, ratio in found.weights})
+        lines = [
+            f"head alone: accuracy {_percent(found.head)}",
+            "biases of the last k layers, points over the head:",
+            *_columns([f"{k}: {_points(gain)}" for k, gain in sorted(found.biases.items())]),
+            "weights, points over the biases from their layer on:",
+        ]
+        paths = list(self.layers.paths)
+        if largest is not None and largest < len(paths):
+            paths.sort(key=lambda path: -self._best(path))
+            paths = [path for path in self.layers.paths if path in paths[:largest]]
+            lines[-1] = f"the {largest} largest of {len(self.layers.paths)} {lines[-1]}"
+        width = max([len(path) for path in paths] or [0])
+        lines.append(f"  {'':{width}}" + "".join(f"{ratio!s:>14}" for ratio in ratios))
+        for path in paths:
+            cells = (found.weights.get((path, ratio)) for ratio in ratios)
+            row = "".join(f"{_points(cell) if cell else '':>14}" for cell in cells)
+            chosen = self.best.weights.get(path)
+            mark = f"   trained: {chosen}" if chosen else ""
+            lines.append(f"  {path:{width}}{row}{mark}")
+        return "\n".join(lines)
+
+    def _best(self, path: str) -> float:
+        gains = self.contributions.weights
+        return max((gains[path, r].mean for r in self.contributions.ratios(path)), default=0.0)
+
+    def choices(self) -> tuple[FrontPoint, ...]:
+        """The front as `Program.report` takes it for its `fronts`; gains in points."""
+        return tuple(
+            FrontPoint(
+                label=f"{point.biases} biases, {len(point.weights)} weights",
+                sram_bytes=point.sram_bytes,
+                gain=100 * point.gain,
+                chosen=point is self.best,
+                kind="proven best" if point.proven else "a better one is not excluded",
+                note="" if point.proven else f"another could gain {100 * point.gap:.2g} more",
+            )
+            for point in self.front
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            "network": self.network,
+            "device": self.device,
+            "method": self.contributions.method,
+            "update": unparse(self.spec),
+            "scheme": self.best.to_json(),
+            "realised": None if self.realised is None else asdict(self.realised),
+            "front": [point.to_json() for point in self.front],
+            "contributions": json.loads(self.contributions.to_json()),
+            "channels": {path: list(order) for path, order in self.orders.items()},
+            "seconds": {"contributions": self.seconds[0], "selection": self.seconds[1]},
+        }
+
+    def files(self) -> dict[str, str]:
+        """The files of `save`, as text by name."""
+        front = [{**p.to_json(), "update": unparse(self.spec_of(p))} for p in self.front]
+        return {
+            SCHEME: self.scheme(),
+            CONTRIBUTIONS: self.contributions.to_json(),
+            FRONT: json.dumps(front, indent=1) + "\n",
+        }
+
+    def save(self, directory: str | Path) -> Path:
+        """Write scheme, contributions and front into a directory; returns the scheme's path.
+
+        Files of the same names are replaced, each whole. Raises InputError where it cannot.
+        """
+        folder = Path(directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, text in self.files().items():
+                partial = folder / f".{name}.partial"
+                partial.write_text(text, encoding="utf-8")
+                partial.replace(folder / name)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error}") from error
+        return folder / SCHEME
+
+
+def _percent(gain: Gain) -> str:
+    spread = f" ± {100 * gain.spread:.1f}" if gain.runs > 1 else ""
+    return f"{100 * gain.mean:.1f}{spread} %"
+
+
+def _points(gain: Gain) -> str:
+    spread = f" ± {100 * gain.spread:.1f}" if gain.runs > 1 else ""
+    return f"{100 * gain.mean:+.1f}{spread}"
+
+
+def _columns(cells: Sequence[str], count: int = 5) -> list[str]:
+    rows = [cells[start : start + count] for start in range(0, len(cells), count)]
+    return ["  " + "".join(f"{cell:<18}" for cell in row).rstrip() for row in rows]

@@ -1,0 +1,134 @@
+"""Contributions without trainings of their own, and which channels to train.
+
+Only the head is trained, with the compiled program, because the derivatives behind an untrained
+head say little; then one pass over the data scores layers and channels (`scores`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+
+from kilograd.ir import Graph
+from kilograd.options import Loss
+from kilograd.search.layers import Layers, Orders, layers_of
+from kilograd.search.measure import RATIOS, Bench, gain
+from kilograd.search.scores import LayerScore, score
+from kilograd.search.store import Score
+from kilograd.search.table import Contributions, Gain
+from kilograd.search.training import trial
+from kilograd.transforms.ports import Ports
+from kilograd.transforms.reorder import ChannelMap
+from kilograd.transforms.select import parameters
+
+PREDICTOR = "fisher"
+"""The predictor that ranks best, or least badly; benchmarks/contributions.py compares them."""
+
+PASS_SAMPLES = 256
+"""How many samples the pass takes at most."""
+
+
+class Differentiable(Protocol):
+    """A network with its float forward graph."""
+
+    @property
+    def folded(self) -> Graph:
+        """The float forward graph."""
+
+    @property
+    def ports(self) -> Ports:
+        """How the user's arrays are laid out in it."""
+
+    @property
+    def loss(self) -> Loss:
+        """What is minimised."""
+
+
+def score_layers(
+    network: Differentiable, bench: Bench, layers: Layers, seed: int = 0
+) -> tuple[dict[str, LayerScore], Score]:
+    """The scores of all layers by path, behind a head trained with `seed`, and what this head came
+    to.
+    """
+    session = bench.trainer.session(layers.spec(0, {}))
+    reached = trial(session, bench.task, bench.training, seed)
+    (x, y), _ = bench.task.draw(seed)
+    graph = network.folded
+    learned: Mapping[str, np.ndarray] = session.state_dict()
+    heads = {}
+    for parameter in parameters(graph):
+        origin = graph.constants[parameter.value].origin
+        if parameter.name in learned and origin is not None:
+            heads[parameter.value.name] = origin.to_program(learned[parameter.name])
+    split = (x[:PASS_SAMPLES], y[:PASS_SAMPLES])
+    body = _in_graph(layers, graph)
+    return score(graph, network.ports, network.loss, body, split, heads), reached
+
+
+def _in_graph(layers: Layers, graph: Graph) -> Layers:
+    """The layers of the float graph; those of an int8 graph have the same names."""
+    known = {layer.path: layer for layer in layers_of(graph).body}
+    return Layers(tuple(known[path] for path in layers.paths), layers.head)
+
+
+def channel_orders(
+    graph: Graph, layers: Layers, scores: Mapping[str, LayerScore], predictor: str = PREDICTOR
+) -> Orders:
+    """For every layer whose input channels can be reordered, all of them, best first.
+
+    Layers that read the same channels share one order: the sum of what each would score, as shares
+    of the layer's whole.
+    """
+    channel_map = ChannelMap(graph)
+    groups = {layer.path: channel_map.inputs_of(layer.weight.value) for layer in layers.body}
+    orders: dict[str, tuple[int, ...]] = {}
+    for path, group in groups.items():
+        if group.fixed:
+            continue
+        total = np.zeros(group.count)
+        for other in (p for p, g in groups.items() if g is group):
+            values = scores[other].channels[predictor]
+            whole = float(values.sum())
+            total += values / whole if whole > 0 else 0.0
+        orders[path] = tuple(map(int, np.argsort(-total, kind="stable")))
+    return orders
+
+
+def predicted(
+    layers: Layers,
+    scores: Mapping[str, LayerScore],
+    reached: Score,
+    *,
+    name: str,
+    orders: Orders,
+    predictor: str = PREDICTOR,
+) -> Contributions:
+    """Scores as a table of contributions: in proportion to them, and together as much as there is
+    to gain over the head, from its accuracy to 1. `runs` is 0, for nothing was measured.
+    """
+    biases = np.array([scores[layer.path].bias[predictor] for layer in reversed(layers.body)])
+    whole = sum(scores[path].layer[predictor] for path in layers.paths)
+    total = float(biases.sum()) + whole
+    scale = (1 - reached.accuracy) / total if total > 0 else 0.0
+    by_k = np.concatenate([[0.0], np.cumsum(biases)])
+    weights: dict[tuple[str, Fraction], Gain] = {}
+    for layer in layers.body:
+        found = scores[layer.path]
+        channels = found.channels[predictor]
+        order = orders.get(layer.path, tuple(range(len(channels))))
+        inside = float(channels.sum())
+        for ratio in RATIOS:
+            share = float(channels[list(order[: layer.count(ratio)])].sum())
+            part = share / inside if inside > 0 else 0.0
+            weights[layer.path, ratio] = Gain(scale * found.layer[predictor] * part, 0.0, 0)
+    return Contributions(
+        network=name,
+        layers=layers.paths,
+        head=gain(np.array([reached.accuracy])),
+        biases={k: Gain(scale * float(value), 0.0, 0) for k, value in enumerate(by_k)},
+        weights=weights,
+        method="fast",
+    )

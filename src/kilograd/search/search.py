@@ -1,0 +1,373 @@
+"""Finds what to train: contributions, then the best scheme within device and budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from kilograd.devices import Device
+from kilograd.errors import InfeasibleError, InputError
+from kilograd.ir import Graph
+from kilograd.options import Budget, Loss
+from kilograd.search.found import Found, Point
+from kilograd.search.layers import Layers, Orders, layers_of
+from kilograd.search.measure import RATIOS, Bench, Plan, gain, measure
+from kilograd.search.memory import Compiler, MemoryModel
+from kilograd.search.predict import PREDICTOR, channel_orders, predicted, score_layers
+from kilograd.search.scheme import Scheme
+from kilograd.search.scores import PREDICTORS
+from kilograd.search.select import Limits, Selection, select
+from kilograd.search.store import Store
+from kilograd.search.table import Contributions, Gain
+from kilograd.search.task import Task, make_task
+from kilograd.search.training import Trainer, Training
+from kilograd.transforms.ports import Ports
+
+METHODS = ("measured", "quick", "fast")
+CHANNELS = ("best", "first")
+FRONT_POINTS = 6
+
+
+class Network(Compiler, Trainer, Protocol):
+    """A network for which it is open what to train: `kilograd.compiler.Prepared`."""
+
+    @property
+    def name(self) -> str:
+        """Of its C functions."""
+
+    @property
+    def folded(self) -> Graph:
+        """The float forward graph."""
+
+    @property
+    def ports(self) -> Ports:
+        """How the user's arrays are laid out."""
+
+    @property
+    def loss(self) -> Loss:
+        """What is minimised."""
+
+    @property
+    def device(self) -> Device:
+        """Where it has to fit."""
+
+    @property
+    def budget(self) -> Budget:
+        """Limits below the device's."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that decides on its programs besides what is trained."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a method runs, where the user does not say."""
+
+    seeds: int
+    epochs: int
+    samples: int | None
+    test_samples: int | None
+
+
+EFFORTS = {
+    "measured": Effort(3, 5, None, None),
+    "quick": Effort(2, 5, 200, 200),
+    "fast": Effort(1, 5, 200, 200),
+}
+
+
+def find(
+    network: Network,
+    data: Any,
+    test: Any = None,
+    *,
+    method: str = "quick",
+    contributions: Contributions | str | Path | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    samples: int | None = None,
+    test_samples: int | None = None,
+    lr: float | Sequence[float] | None = None,
+    channels: str = "best",
+    predictor: str = PREDICTOR,
+    judge: str = "c",
+    front: int = FRONT_POINTS,
+    time_limit: float = 60.0,
+    jobs: int | None = None,
+    store: str | Path | None = None,
+    progress: bool = True,
+) -> Found:
+    """What to train of a network: the arguments are those of `kilograd.search`."""
+    effort = _effort(method, seeds, epochs, samples, test_samples)
+    for name, value, known in (
+        ("channels", channels, CHANNELS),
+        ("predictor", predictor, PREDICTORS),
+    ):
+        if value not in known:
+            raise InputError(f"{name}={value!r} is unknown; there are {', '.join(known)}")
+    if isinstance(contributions, str | Path):
+        contributions = Contributions.load(contributions)
+    layers = layers_of(network.forward)
+    if contributions is not None and data is None:
+        return _selected(network, layers, contributions, {}, front, time_limit, 0.0)
+    task = _task(network, data, test, effort)
+    _limits(network, layers)  # refuses before anything is measured
+    rates = _rates(network, lr)
+    bench = Bench(
+        trainer=network,
+        network=network.inputs,
+        task=task,
+        training=Training(effort.epochs, rates[0]),
+        store=Store(Path(store)) if store is not None else None,
+        jobs=jobs,
+        progress=progress,
+        judge=judge,
+    )
+    start = time.perf_counter()
+    if len(rates) > 1:
+        bench = best_rate(bench, layers, rates, effort.seeds)
+    if contributions is None:
+        contributions, orders = contribute(
+            network, bench, layers, method, effort.seeds, channels, predictor
+        )
+    else:
+        orders = {}
+        if channels == "best":
+            scores, _ = score_layers(network, bench, layers)
+            orders = channel_orders(network.forward, layers, scores, predictor)
+    taken = time.perf_counter() - start
+    found = _selected(network, layers, contributions, orders, front, time_limit, taken)
+    return replace(found, realised=realised(bench, found, effort.seeds))
+
+
+def _selected(
+    network: Network,
+    layers: Layers,
+    contributions: Contributions,
+    orders: Orders,
+    front: int,
+    time_limit: float,
+    seconds: float,
+) -> Found:
+    """What is best by the contributions, which took `seconds`."""
+    start = time.perf_counter()
+    limits = _limits(network, layers)
+    best, points = choose(network, contributions, limits, front, time_limit)
+    return Found(
+        network=network.name,
+        device=network.device.name,
+        layers=layers,
+        contributions=contributions,
+        best=best,
+        front=points,
+        orders=orders,
+        seconds=(seconds, time.perf_counter() - start),
+    )
+
+
+def realised(bench: Bench, found: Found, seeds: int) -> Gain:
+    """What the scheme gains over the head alone when it is trained, seed by seed: contributions are
+    summed as if they were independent, and those of "fast" are predictions.
+    """
+    head, scheme = bench.scores(
+        [found.layers.spec(0, {}), found.spec], range(seeds), "training the scheme"
+    )
+    pairs = zip(scheme, head, strict=True)
+    return gain(np.array([one.accuracy - other.accuracy for one, other in pairs]))
+
+
+def contribute(
+    network: Network,
+    bench: Bench,
+    layers: Layers,
+    method: str,
+    seeds: int,
+    channels: str = "best",
+    predictor: str = PREDICTOR,
+) -> tuple[Contributions, Orders]:
+    """The table of contributions by a method, and the order of input channels that it is for."""
+    orders: Orders = {}
+    if channels == "best" or method == "fast":
+        scores, reached = score_layers(network, bench, layers)
+        if channels == "best":
+            orders = channel_orders(network.forward, layers, scores, predictor)
+    if method == "fast":
+        table = predicted(
+            layers, scores, reached, name=network.name, orders=orders, predictor=predictor
+        )
+        return table, orders
+    make = Plan.quick if method == "quick" else Plan.full
+    plan = make(layers, seeds)
+    found = measure(bench, layers, plan, name=network.name, orders=orders, method=method)
+    return (with_ratios(found, layers) if method == "quick" else found), orders
+
+
+def with_ratios(found: Contributions, layers: Layers) -> Contributions:
+    """The table with the ratios that were not measured between those that were, linear in the
+    number of channels from no gain at none; `runs` of these gains is 0.
+    """
+    weights = dict(found.weights)
+    for path in layers.paths:
+        measured = {Fraction(0): Gain(0.0, 0.0, 0)}
+        measured |= {ratio: found.weights[path, ratio] for ratio in found.ratios(path)}
+        for ratio in RATIOS:
+            if ratio in measured or max(measured) < ratio:
+                continue
+            below = max(other for other in measured if other < ratio)
+            above = min(other for other in measured if other > ratio)
+            share = float((ratio - below) / (above - below))
+            low, high = measured[below], measured[above]
+            mean = (1 - share) * low.mean + share * high.mean
+            weights[path, ratio] = Gain(mean, max(low.spread, high.spread), 0)
+    return replace(found, weights=weights)
+
+
+def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) -> Bench:
+    """The bench with the rate at which the head alone and the head with all biases do best, on
+    average; ties go to the smaller rate.
+    """
+    specs = [layers.spec(0, {}), layers.spec(len(layers.body), {})]
+    tried = [
+        replace(bench, training=replace(bench.training, lr=rate)) for rate in sorted(set(rates))
+    ]
+    means = []
+    for place in tried:
+        scores = place.scores(specs, range(seeds), f"trying lr {place.training.lr:g}")
+        means.append(sum(score.accuracy for row in scores for score in row))
+    return tried[means.index(max(means))]
+
+
+def _effort(
+    method: str,
+    seeds: int | None,
+    epochs: int | None,
+    samples: int | None,
+    test_samples: int | None,
+) -> Effort:
+    if method not in METHODS:
+        raise InputError(f"method={method!r} is unknown; there are {', '.join(METHODS)}")
+    own = EFFORTS[method]
+    if seeds is not None and seeds < 1:
+        raise InputError(f"seeds={seeds}: a search runs with one seed or more")
+    return Effort(
+        own.seeds if seeds is None else seeds,
+        own.epochs if epochs is None else epochs,
+        own.samples if samples is None else samples,
+        own.test_samples if test_samples is None else test_samples,
+    )
+
+
+def _task(network: Network, data: Any, test: Any, effort: Effort) -> Task:
+    output = network.ports.outputs[0].shape
+    if network.loss is not Loss.CROSS_ENTROPY or len(output) != 2:
+        raise InputError(
+            f"a search measures accuracy, so it is for classifiers: loss='cross_entropy' and an "
+            f"output [1, classes]; this network has loss={network.loss.value!r} and an output of "
+            f"shape {list(output)}"
+        )
+    return make_task(
+        data,
+        test,
+        shape=tuple(network.ports.inputs[0].shape[1:]),
+        classes=output[1],
+        samples=effort.samples,
+        test_samples=effort.test_samples,
+    )
+
+
+def _rates(network: Network, lr: float | Sequence[float] | None) -> list[float]:
+    if lr is None:
+        return [network.optimizer.lr]
+    rates = [float(rate) for rate in lr] if isinstance(lr, Sequence) else [float(lr)]
+    if not rates:
+        raise InputError("lr is an empty list; name a learning rate, or several to try")
+    for rate in rates:
+        Training(1, rate)
+    return rates
+
+
+def _limits(network: Network, layers: Layers) -> Limits:
+    """SRAM and flash that there are. Raises InfeasibleError where the program that trains the head
+    alone needs more, and InputError where nothing limits the SRAM.
+    """
+    budget, device = network.budget, network.device
+    sram = [] if budget.sram_bytes is None else [budget.sram_bytes]
+    flash = [] if budget.flash_bytes is None else [budget.flash_bytes]
+    if not device.is_host:
+        memory = device.memory_map()
+        sram.append(memory.sram_bytes)
+        flash.append(memory.flash_bytes)
+    if not sram:
+        raise InputError(
+            "a search needs a limit: name a device (device='stm32f746', --device stm32f746) or a "
+            "budget (budget=kg.Budget(sram='256KB'), --sram 256KB); without one, train everything"
+        )
+    limits = Limits(min(sram), min(flash, default=None))
+    try:
+        least = network.program(layers.spec(0, {})).memory
+    except InfeasibleError as error:  # the linker found too little room
+        raise InfeasibleError(
+            f"training the head ({layers.head.path}) alone is too much: {error}"
+        ) from error
+    for name, needed, most in (
+        ("SRAM", least.sram_bytes, limits.sram_bytes),
+        ("flash", least.flash_bytes, limits.flash_bytes),
+    ):
+        if most is not None and needed > most:
+            raise InfeasibleError(
+                f"training the head ({layers.head.path}) alone needs {needed:,} bytes of {name}, "
+                f"{needed - most:,} more than the {most:,} there are, so there is no scheme to "
+                "search for. What helps: a larger budget or device, int8 (precision='int8'), a "
+                "smaller input or a narrower network."
+            )
+    return limits
+
+
+def choose(
+    network: Network,
+    contributions: Contributions,
+    limits: Limits,
+    front: int = FRONT_POINTS,
+    seconds: float = 60.0,
+) -> tuple[Point, tuple[Point, ...]]:
+    """The best scheme within the limits, and the best at `front` SRAM limits up to there, evenly
+    spaced from what the head alone needs; each is linked and takes `seconds` at most.
+    """
+    model = MemoryModel(network)
+    best = _point(select(contributions, model, limits, seconds=seconds))
+    least = model.linked(Scheme(0)).sram_bytes
+    points = {best.sram_bytes: best}
+    for step in range(front - 1):
+        budget = least + (best.sram_bytes - least) * step // max(front - 1, 1)
+        smaller = replace(limits, sram_bytes=budget)
+        point = _point(select(contributions, model, smaller, seconds=seconds))
+        points.setdefault(point.sram_bytes, point)
+    return best, _undominated(points.values())
+
+
+def _point(selection: Selection) -> Point:
+    assert selection.sram_bytes is not None and selection.flash_bytes is not None
+    return Point(
+        biases=selection.scheme.biases,
+        weights=dict(selection.scheme.weights),
+        gain=selection.gain,
+        sram_bytes=selection.sram_bytes,
+        flash_bytes=selection.flash_bytes,
+        gap=0.0 if selection.proven else selection.gap,
+    )
+
+
+def _undominated(points: Iterable[Point]) -> tuple[Point, ...]:
+    """The points by SRAM, without those that gain no more than a smaller one."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.sram_bytes, -p.gain)):
+        if not kept or point.gain > kept[-1].gain:
+            kept.append(point)
+    return tuple(kept)

@@ -1,0 +1,109 @@
+"""`kilograd.search`: what to train within a device's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kilograd.compiler import prepare
+from kilograd.execution.build_cache import cache_directory
+from kilograd.search.found import Found
+from kilograd.search.table import Contributions
+
+STORE = "search"
+"""The folder of measurements in the cache."""
+
+
+def search(
+    model: Any,
+    example_input: Any = None,
+    *,
+    data: Any = None,
+    test: Any = None,
+    method: str = "quick",
+    contributions: Contributions | str | Path | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    samples: int | None = None,
+    test_samples: int | None = None,
+    lr: float | Sequence[float] | None = None,
+    channels: str = "best",
+    judge: str = "c",
+    front: int = 6,
+    time_limit: float = 60.0,
+    jobs: int | None = None,
+    store: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Found:
+    """Find which biases and which parts of which weights to train, so that most accuracy is gained
+    in the memory there is.
+
+    Contributions are measured by short trainings of compiled programs on this computer, or
+    predicted; an integer program then chooses the scheme with the largest sum that fits. Every
+    measurement is on disk as soon as it is made, and is used again by an equal search.
+
+    Args:
+        model: as of `kilograd.compile`, for a classifier.
+        example_input: as of `kilograd.compile`.
+        data: samples of the task, a pair (x, y) of inputs [N, ...] in the model's layout and class
+            indices [N].
+        test: such a pair to judge by; by default a third of `data`, drawn with each seed.
+        method: "measured" (every k, every layer at four ratios, three seeds), "quick" (few k, two
+            ratios, two seeds, at most 200 samples) or "fast" (trains the head alone; the rest is
+            predicted from one pass of derivatives).
+        contributions: a table that was found before, or the path of one, instead of a method: of
+            this network at another resolution, or for another device or budget. `data` are then
+            needed for channels="best" alone, and may be left out.
+        seeds: how many runs a measurement has, each with its own samples and their order.
+        epochs: rounds of a run; 5 by default.
+        samples: how many samples a run learns from at most, classes in proportion.
+        test_samples: how many it is judged by at most.
+        lr: the learning rate at the start of a run, by default the optimiser's; of several, the one
+            at which the head alone and the head with all biases do best is taken.
+        channels: "best" trains the input channels with the most Fisher information, "first" the
+            first.
+        judge: what runs the samples to judge by: the "c" program, or the operators' references on
+            "numpy", "torch" or "torch:cuda".
+        front: how many SRAM limits the front of gain against SRAM has.
+        time_limit: seconds that each selection may take; when they are over, the scheme has a gap.
+        jobs: processes at a time, by default the number of cores, or what `joblib.parallel_config`
+            says, which also chooses another backend, such as Dask or Ray.
+        store: directory of measurements; by default one in kilograd's cache.
+        progress: whether to show a bar with the time left, on a terminal.
+        options: further arguments of `kilograd.compile`: device, budget, precision, optimizer, ...
+
+    Raises:
+        InputError: there are no labels, or one class; nothing limits the SRAM; an argument is not
+            what it has to be.
+        InfeasibleError: even training the head alone does not fit.
+    """
+    # Brings solvers and joblib, which `import kilograd` need not.
+    from kilograd.search.search import find
+
+    prepared = prepare(model, example_input, **options)
+    return find(
+        prepared,
+        data,
+        test,
+        method=method,
+        contributions=contributions,
+        seeds=seeds,
+        epochs=epochs,
+        samples=samples,
+        test_samples=test_samples,
+        lr=lr,
+        channels=channels,
+        judge=judge,
+        front=front,
+        time_limit=time_limit,
+        jobs=jobs,
+        store=store or default_store(),
+        progress=progress,
+    )
+
+
+def default_store() -> Path:
+    """Where measurements are kept: `KILOGRAD_CACHE`/search, or `~/.cache/kilograd/search`."""
+    return cache_directory() / STORE

@@ -1,0 +1,346 @@
+"""`kilograd.search`, `update="auto"` and `kilograd search`: what they find, write and refuse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import kilograd as kg
+from kilograd.cli import app
+from kilograd.compiler import prepare
+from kilograd.errors import InfeasibleError, InputError
+from kilograd.search.layers import layers_of
+from kilograd.search.search import best_rate, with_ratios
+from kilograd.search.table import Contributions, Gain
+from kilograd.search.task import make_task
+from kilograd.search.training import Training, trial
+from tests.search.networks import CLASSES, FEATURES, bench, blobs, perceptron
+
+DEVICE, SRAM = "stm32f746", "1500"
+OPTIONS = {"device": DEVICE, "optimizer": kg.SGD(lr=0.05), "progress": False, "jobs": 1}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    x, y = blobs()
+    np.savez(folder / "data.npz", x=x, y=y)
+    np.savez(folder / "unlabelled.npz", x=x)
+    np.savez(folder / "one.npz", x=x, y=np.zeros(len(x), int))
+    perceptron(folder / "net.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(place):
+    return kg.search(
+        place / "net.onnx",
+        data=blobs(),
+        budget=kg.Budget(sram=SRAM),
+        method="quick",
+        store=place / "store",
+        front=3,
+        **OPTIONS,
+    )
+
+
+def run(*arguments: object):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0
+    return result
+
+
+# What is found -----------------------------------------------------------------------------------
+
+
+def test_the_program_of_the_scheme_is_as_large_as_it_says(place, found):
+    program = kg.compile(
+        place / "net.onnx",
+        update=found.spec,
+        device=DEVICE,
+        optimizer=kg.SGD(lr=0.05),
+        budget=kg.Budget(sram=SRAM),
+    )
+    assert program.memory.sram_bytes == found.best.sram_bytes <= int(SRAM)
+    assert program.memory.flash_bytes == found.best.flash_bytes
+    assert found.best.proven and found.best.weights
+
+
+def test_the_gain_is_the_sum_of_contributions(found):
+    total = found.contributions.bias_gain(found.best.biases)
+    for pair in found.best.weights.items():
+        total += found.contributions.weights[pair].mean
+    assert found.best.gain == pytest.approx(total)
+
+
+def test_the_scheme_is_trained_for_real(place, found):
+    """Against trainings of the scheme and of the head, with the seeds of quick."""
+    network = prepare(place / "net.onnx", optimizer=kg.SGD(lr=0.05))
+    layers = found.layers
+    task = make_task(blobs(), shape=(FEATURES,), classes=CLASSES, samples=200, test_samples=200)
+    gains = []
+    for seed in (0, 1):
+        scheme, head = (
+            trial(network.session(spec), task, Training(5, 0.05), seed).accuracy
+            for spec in (found.spec, layers.spec(0, {}))
+        )
+        gains.append(scheme - head)
+    assert found.realised is not None and found.realised.runs == 2
+    assert found.realised.mean == pytest.approx(np.mean(gains))
+    assert "# Trained, it gains " in found.scheme()
+
+
+def test_the_front_rises_and_ends_at_the_scheme(found):
+    sizes = [point.sram_bytes for point in found.front]
+    gains = [point.gain for point in found.front]
+    assert len(sizes) >= 2 and sizes == sorted(set(sizes)) and gains == sorted(set(gains))
+    assert found.front[-1].gain == found.best.gain
+    assert gains[0] >= 0
+
+
+def test_files_are_an_update_and_the_same_table(place, found, tmp_path):
+    scheme = found.save(tmp_path / "out")
+    assert kg.update.unparse(kg.update.load(scheme)) == kg.update.unparse(found.spec)
+    assert Contributions.load(tmp_path / "out" / "contributions.json") == found.contributions
+    front = json.loads((tmp_path / "out" / "front.json").read_text())
+    assert [row["sram_bytes"] for row in front] == [p.sram_bytes for p in found.front]
+    assert kg.update.parse(front[-1]["update"])
+    assert found.files() == {p.name: p.read_text() for p in (tmp_path / "out").iterdir()}
+
+
+def test_the_same_search_gives_the_same_files(place, found):
+    again = kg.search(
+        place / "net.onnx",
+        data=blobs(),
+        budget=kg.Budget(sram=SRAM),
+        method="quick",
+        store=place / "store",
+        front=3,
+        **OPTIONS,
+    )
+    assert again.files() == found.files()
+
+
+def test_auto_trains_what_the_search_finds(place, found):
+    program = kg.compile(
+        place / "net.onnx",
+        device=DEVICE,
+        budget=kg.Budget(sram=SRAM),
+        optimizer=kg.SGD(lr=0.05),
+        update="auto",
+        data=blobs(),
+        search={"store": place / "store", "front": 1, "jobs": 1, "progress": False},
+    )
+    assert kg.update.unparse(program.update) == kg.update.unparse(found.spec)
+
+
+def test_a_table_serves_another_budget(place, found, tmp_path):
+    """Without data, so nothing can be measured; a larger budget gains no less."""
+    path = tmp_path / "contributions.json"
+    found.contributions.save(path)
+    arguments = {"budget": kg.Budget(sram="2KB"), "front": 1, **OPTIONS}
+    larger = kg.search(place / "net.onnx", contributions=path, **arguments)
+    assert int(SRAM) < larger.best.sram_bytes <= 2048
+    assert larger.best.gain > found.best.gain and not larger.orders
+    assert larger.realised is None
+    with_channels = kg.search(
+        place / "net.onnx",
+        contributions=found.contributions,
+        data=blobs(),
+        store=place / "store",
+        **arguments,
+    )
+    assert with_channels.best == larger.best and with_channels.orders
+    told = run(
+        *("search", place / "net.onnx", "--contributions", path, "--sram", "2KB"),
+        *("--device", DEVICE, "--lr", 0.05, "--front", 1, "-o", tmp_path / "out", "--json"),
+    )
+    assert json.loads(told.stdout)["scheme"] == json.loads(json.dumps(larger.best.to_json()))
+
+
+def test_quick_fills_ratios_in_between():
+    measured = {
+        ("a", Fraction(1, 4)): Gain(0.1, 0.01, 2),
+        ("a", Fraction(1)): Gain(0.4, 0.02, 2),
+        ("b", Fraction(1, 2)): Gain(0.2, 0.0, 2),
+    }
+    table = Contributions("net", ("a", "b"), Gain(0.5), {0: Gain(0.0)}, measured, "quick")
+
+    class Layers:
+        paths = ("a", "b")
+
+    filled = with_ratios(table, Layers()).weights
+    assert filled["a", Fraction(1, 8)] == Gain(pytest.approx(0.05), 0.01, 0)
+    assert filled["a", Fraction(1, 2)] == Gain(pytest.approx(0.2), 0.02, 0)
+    assert filled["a", Fraction(1)] == measured["a", Fraction(1)]
+    assert filled["b", Fraction(1, 4)].mean == pytest.approx(0.1)
+    assert ("b", Fraction(1)) not in filled  # beyond what was measured
+
+
+def test_the_best_of_several_rates_is_taken(tmp_path):
+    _, layers, place = bench(tmp_path)
+    rates = (1e-6, 0.05, 1e4)
+    assert best_rate(place, layers, rates, 2).training.lr == 0.05
+
+
+# The command line --------------------------------------------------------------------------------
+
+
+def command(place, *more: object):
+    return run(
+        "search",
+        place / "net.onnx",
+        "--data",
+        place / "data.npz",
+        "--device",
+        DEVICE,
+        "--lr",
+        0.05,
+        "--store",
+        place / "store",
+        "--front",
+        1,
+        "--jobs",
+        1,
+        *more,
+    )
+
+
+def test_command_writes_what_update_takes(place, found, tmp_path):
+    folder = tmp_path / "out"
+    told = command(place, "--budget", SRAM, "--quick", "-o", folder)
+    assert "trained: " in told.stdout and "contributions took" in told.stdout
+    assert "trained, the scheme gains " in told.stdout
+    written = {path.name for path in folder.iterdir()}
+    assert written == {
+        *("scheme.toml", "contributions.json", "front.json"),
+        *("contributions.svg", "front.svg"),
+    }
+    assert (folder / "scheme.toml").read_text() == found.scheme()
+    assert "<svg" in (folder / "front.svg").read_text()
+    run("compile", place / "net.onnx", "--update", folder / "scheme.toml", "-o", tmp_path / "fw")
+    (folder / "kilograd.toml").write_text(
+        f'model = "{place / "net.onnx"}"\nupdate = "scheme.toml"\n'
+    )
+    run("compile", "-c", folder / "kilograd.toml", "-o", tmp_path / "fw2")
+    manifests = [json.loads((tmp_path / d / "manifest.json").read_text()) for d in ("fw", "fw2")]
+    assert manifests[0]["trained"] == manifests[1]["trained"]
+
+
+def test_command_tells_machines(place, found, tmp_path):
+    told = command(place, "--sram", SRAM, "--quick", "-o", tmp_path / "out", "--json")
+    content = json.loads(told.stdout)
+    assert content["scheme"] == json.loads(json.dumps(found.best.to_json()))
+    assert content["update"] == kg.update.unparse(found.spec)
+    assert content["method"] == "quick" and content["scheme_file"].endswith("scheme.toml")
+
+
+def test_fast_measures_the_head_alone(place, tmp_path):
+    told = command(place, "--sram", SRAM, "--method", "fast", "-o", tmp_path, "--json")
+    content = json.loads(told.stdout)
+    assert content["method"] == "fast" and content["contributions"]["head"]["runs"] == 1
+    assert {row["runs"] for row in content["contributions"]["weights"]} == {0}
+    assert 0 < content["scheme"]["sram_bytes"] <= int(SRAM)
+
+
+# Refusals ----------------------------------------------------------------------------------------
+
+CALLS = [
+    ({"data": None}, "needs labelled samples"),
+    ({"data": (blobs()[0], None)}, "no labels: a search measures accuracy"),
+    ({"data": blobs()[0]}, "not a pair"),
+    ({"data": (blobs()[0], np.zeros(60, int))}, "the task has one class: all 60 samples"),
+    ({"data": (blobs()[0], blobs()[1] + 1)}, "y holds 1 to 3; the network has the classes 0 to 2"),
+    ({"data": (blobs()[0][:, :5], blobs()[1])}, r"x has shape \[60, 5\]"),
+    ({"data": (blobs()[0], blobs()[1][:9])}, r"y has shape \[9\]"),
+    ({"data": (blobs()[0][:4], [0, 0, 1, 2])}, "class 1 has one sample"),
+    ({"budget": None, "device": "host"}, "a search needs a limit"),
+    ({"loss": "mse"}, "for classifiers"),
+    ({"method": "slow"}, "there are measured, quick, fast"),
+    ({"channels": "worst"}, "there are best, first"),
+    ({"seeds": 0}, "one seed or more"),
+    ({"epochs": 0}, "one epoch or more"),
+    ({"samples": 1}, "two samples or more"),
+    ({"lr": 0.0}, "a learning rate above 0"),
+    ({"lr": []}, "an empty list"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), CALLS, ids=[message for _, message in CALLS])
+def test_refused(place, tmp_path, arguments, message):
+    options = {"data": blobs(), "budget": kg.Budget(sram=SRAM), **OPTIONS, "store": tmp_path}
+    with pytest.raises(InputError, match=message):
+        kg.search(place / "net.onnx", **{**options, **arguments})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_below_the_head_says_how_much_it_needs(place, tmp_path):
+    network = prepare(place / "net.onnx", device=DEVICE)
+    needed = network.program(layers_of(network.forward).spec(0, {})).memory.sram_bytes
+    with pytest.raises(InfeasibleError) as caught:
+        kg.search(
+            place / "net.onnx",
+            data=blobs(),
+            budget=kg.Budget(sram=needed - 1),
+            store=tmp_path,
+            **OPTIONS,
+        )
+    assert f"(fc2) alone needs {needed:,} bytes of SRAM, 1 more than" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    least = kg.search(
+        place / "net.onnx",
+        data=blobs(),
+        budget=kg.Budget(sram=needed),
+        method="fast",
+        store=tmp_path,
+        front=1,
+        **OPTIONS,
+    )
+    assert least.best.sram_bytes == needed and not least.best.weights
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("unlabelled.npz", "no array 'y'"), ("one.npz", "the task has one class")],
+)
+def test_command_refuses(place, tmp_path, file, message):
+    with pytest.raises(InputError, match=message):
+        run(
+            *("search", place / "net.onnx", "--data", place / file, "--device", DEVICE),
+            *("-o", tmp_path / "out"),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_replaces_nothing_unasked(place, tmp_path):
+    (tmp_path / "precious.txt").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        command(place, "-o", tmp_path)
+    with pytest.raises(InputError, match="contradict each other"):
+        command(place, "--quick", "--method", "fast", "-o", tmp_path / "out")
+    with pytest.raises(InputError, match="--rates 'a'"):
+        command(place, "--rates", "a", "-o", tmp_path / "out")
+
+
+def test_data_without_auto_is_refused(place):
+    with pytest.raises(InputError, match="are for update='auto'"):
+        kg.compile(place / "net.onnx", update=kg.update.last(1), data=blobs())
+    with pytest.raises(InputError, match="metod is no argument"):
+        kg.compile(place / "net.onnx", update="auto", data=blobs(), search={"metod": "fast"})
+
+
+def test_a_task_may_have_fewer_classes_than_the_network(place, tmp_path):
+    x, y = blobs()
+    kept = y < CLASSES - 1
+    assert x.shape[1] == FEATURES
+    _, layers, where = bench(tmp_path)
+    task = replace(where.task, x=x[kept], y=y[kept])
+    ((score,),) = replace(where, task=task).scores([layers.spec(0, {})], [0])
+    assert 0 <= score.accuracy <= 1
