@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from kilograd.ir import Graph, Node, Value
 from kilograd.ops.shape import Slice
+from kilograd.planning.late_updates import late_updates
 from kilograd.planning.stream import measure, narrow
 
 Priority = Callable[[int], tuple[int, ...]]
@@ -40,6 +41,9 @@ def _orders(graph: Graph, atomic: bool) -> list[Graph]:
     natural, updates, slices = _in_order, _early_updates(graph), _early_slices(graph)
     candidates = [_list_schedule(predecessors, p) for p in (natural, updates, slices)]
     candidates.append(_greedy(graph, predecessors))
+    if atomic:
+        place = {index: i for i, index in enumerate(late_updates(graph, _early_slices(graph)))}
+        candidates.append(_list_schedule(predecessors, lambda index: (place[index],)))
     return [replace(graph, nodes=tuple(graph.nodes[i] for i in c)) for c in candidates]
 
 
