@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,10 +33,11 @@ from kilograd.transforms.layout import arrange
 from kilograd.transforms.masks import pack_masks
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.quantize import Report, compare, integer_input, labelled, quantize
+from kilograd.transforms.reorder import to_front
 from kilograd.transforms.scatter import scatter
-from kilograd.transforms.select import parameters, select
+from kilograd.transforms.select import named_channels, parameters, select
 from kilograd.transforms.shifts import calibrate_shifts
-from kilograd.update import All, SpecLike, normalise
+from kilograd.update import All, Spec, SpecLike, normalise
 
 T = TypeVar("T")
 
@@ -92,13 +93,118 @@ def compile(
         InfeasibleError: the program does not fit the device or the budget.
         InputError: an argument or a file is not what it has to be.
     """
+    prepared = prepare(
+        model,
+        example_input,
+        device=device,
+        loss=loss,
+        optimizer=optimizer,
+        budget=budget,
+        precision=precision,
+        calibration=calibration,
+        head=head,
+        ranges=ranges,
+        headroom=headroom,
+        classes=classes,
+        gradients=gradients,
+        name=name,
+    )
+    program = prepared.program(All() if update is None else normalise(update))
+    stage("fit", program.check_fit)
+    return program
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network read, folded and quantised, before it is decided what to train.
+
+    `folded` is its float forward graph, `forward` the one that is compiled: the same, or int8. The
+    other fields are what `compile` was given.
+    """
+
+    name: str
+    folded: Graph
+    forward: Graph
+    ports: Ports
+    device: Device
+    loss: Loss
+    optimizer: SGD
+    budget: Budget
+    classes: Classes | None
+    gradients: str
+    calibration: Any
+    report: Report | None
+    notes: tuple[str, ...]
+    model: str
+
+    def program(self, update: Spec) -> Program:
+        """The program that trains what `update` says, not yet held against device and budget."""
+        named = named_channels(self.forward, update)
+        forward = self.forward
+        if named:
+            forward = stage("reorder", lambda: to_front(self.forward, named))
+        choice = select(forward, update)
+        if not choice:
+            raise InputError(_nothing_to_train(forward))
+        graphs = stage(
+            "differentiate",
+            lambda: differentiate(forward, self.loss, choice, self.optimizer, self.ports),
+        )
+        train, notes = graphs.train, self.notes
+        if self.gradients == "int8":
+            train = stage(
+                "integers",
+                lambda: _integers(graphs.train, self.ports, self.calibration, self.optimizer),
+            )
+            notes = (*notes, *float_gradients(train))
+        predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
+        atomic = self.optimizer.atomic
+        train = stage("order", lambda: order(train, pack_masks(train), atomic=atomic))
+        predict, train = stage("stream", lambda: plan_streams((predict, train)))
+        schedules = stage("allocate", lambda: allocate((predict, train)))
+        return Program(
+            name=self.name,
+            device=self.device,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            ports=self.ports,
+            forward=forward,
+            gradients=graphs.gradients,
+            predict=schedules[0],
+            train=schedules[1],
+            budget=self.budget,
+            notes=notes,
+            classes=self.classes,
+            quantized=self.report,
+            update=update,
+            model=self.model,
+        )
+
+
+def prepare(
+    model: Any,
+    example_input: Any = None,
+    *,
+    device: str | Path | Device = "host",
+    loss: str | Loss = Loss.CROSS_ENTROPY,
+    optimizer: SGD | None = None,
+    budget: Budget | None = None,
+    precision: str = "float32",
+    calibration: Any = None,
+    head: str = "float32",
+    ranges: str = "min_max",
+    headroom: float = 1.0,
+    classes: Classes | None = None,
+    gradients: str = "float32",
+    name: str | None = None,
+) -> Prepared:
+    """The stages of `compile`, whose arguments these are, that do not depend on what is trained."""
     _check_precision(precision, calibration, gradients)
     for value, kinds in ((optimizer, SGD), (budget, Budget), (name, str)):
         if value is not None and not isinstance(value, kinds):
             raise InputError(f"{value!r} is not a {kinds.__name__}; see the arguments of compile")
     kind = Loss.of(loss)
     target = devices.load(device)
-    optimizer = optimizer or SGD()
     imported = stage("import", lambda: frontend.load(model, example_input))
     arranged, ports = stage("layout", lambda: arrange(imported.graph))
     folded = stage("fold", lambda: fold(arranged))
@@ -110,38 +216,22 @@ def compile(
             folded, ports, calibration, kind, ranges=ranges, head=head, headroom=headroom
         )
         report.settings["gradients"] = gradients
-    spec = normalise(All() if update is None else update)
-    choice = select(forward, spec)
-    if not choice:
-        raise InputError(_nothing_to_train(forward))
-    graphs = stage("differentiate", lambda: differentiate(forward, kind, choice, optimizer, ports))
-    train, notes = graphs.train, (*imported.notes, *(report.notes if report else ()))
-    if gradients == "int8":
-        train = stage("integers", lambda: _integers(graphs.train, ports, calibration, optimizer))
-        notes = (*notes, *float_gradients(train))
-    predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
-    train = stage("order", lambda: order(train, pack_masks(train), atomic=optimizer.atomic))
-    predict, train = stage("stream", lambda: plan_streams((predict, train)))
-    schedules = stage("allocate", lambda: allocate((predict, train)))
-    program = Program(
+    return Prepared(
         name=network_name(name or imported.name),
+        folded=folded,
+        forward=forward,
+        ports=ports,
         device=target,
         loss=kind,
-        optimizer=optimizer,
-        ports=ports,
-        forward=forward,
-        gradients=graphs.gradients,
-        predict=schedules[0],
-        train=schedules[1],
+        optimizer=optimizer or SGD(),
         budget=budget or Budget(),
-        notes=notes,
         classes=classes,
-        quantized=report,
-        update=spec,
+        gradients=gradients,
+        calibration=calibration,
+        report=report,
+        notes=(*imported.notes, *(report.notes if report else ())),
         model=_title(model),
     )
-    stage("fit", program.check_fit)
-    return program
 
 
 def _fused(predict: Graph, train: Graph) -> tuple[Graph, Graph]:

@@ -6,17 +6,23 @@ mixture.
     update=kg.update.biases(20)   # the last twenty biases
     update={"blocks.8.*": kg.update.channels(0.25), "fc.bias": kg.update.none()}
     update=[kg.update.biases(20), {"blocks.8.pointwise1": kg.update.channels(0.5)}]
+    update="scheme.toml"          # as `kilograd search` writes it
 
 The entries of a list, and of a mapping, are applied in order; a later one overrides an earlier one.
 """
 
 from __future__ import annotations
 
+import builtins
 import numbers
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kilograd.errors import InputError
+
+SCHEME_SUFFIX = ".toml"
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,18 @@ class Channels:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Train the input channels `indices` of the matched weights, and the matched biases whole."""
+
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Frozen:
     """Do not train the matched parameters."""
 
 
-Choice = Full | Bias | Channels | Frozen
+Choice = Full | Bias | Channels | Chosen | Frozen
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Mixture:
 
 
 Spec = All | Last | Biases | Patterns | Mixture
-SpecLike = Spec | Mapping[str, Choice] | Sequence["SpecLike"]
+SpecLike = Spec | str | Path | Mapping[str, Choice] | Sequence["SpecLike"]
 
 
 def all() -> All:
@@ -127,13 +140,22 @@ def bias() -> Bias:
     return Bias()
 
 
-def channels(fraction: float) -> Channels:
+def channels(fraction: float | Sequence[int]) -> Channels | Chosen:
     """Train the first `fraction` (0 to 1) of the input channels of the matched weights, and their
-    biases.
+    biases; or the channels with these indices.
 
-    Zero means biases only. At least one channel is trained when the fraction is above zero. Raises
-    InputError for a fraction outside 0 to 1.
+    Zero means biases only. At least one channel is trained when the fraction is above zero.
+    Channels that are named are brought to the front when the network is compiled. Raises InputError
+    for a fraction outside 0 to 1, and for indices that are no different whole numbers from 0.
     """
+    if isinstance(fraction, Sequence) and not isinstance(fraction, str):
+        indices = tuple(fraction)
+        whole = builtins.all(map(_is_count, indices))
+        if not indices or not whole or len(set(indices)) != len(indices):
+            raise InputError(
+                f"update.channels({list(indices)!r}): name different channels, counted from 0"
+            )
+        return Chosen(tuple(map(int, indices)))
     if not isinstance(fraction, numbers.Real) or not 0 <= fraction <= 1:
         raise InputError(f"update.channels({fraction!r}): the fraction must be between 0 and 1")
     return Channels(fraction)
@@ -148,10 +170,12 @@ def normalise(spec: SpecLike) -> Spec:
     """A spec from what users may write; raises InputError for anything else."""
     if isinstance(spec, All | Last | Biases | Patterns | Mixture):
         return spec
+    if isinstance(spec, Path) or (isinstance(spec, str) and spec.endswith(SCHEME_SUFFIX)):
+        return load(spec)
     if isinstance(spec, Mapping):
         for pattern, choice in spec.items():
             if not isinstance(pattern, str) or not isinstance(
-                choice, Full | Bias | Channels | Frozen
+                choice, Full | Bias | Channels | Chosen | Frozen
             ):
                 raise InputError(
                     f"update: {pattern!r}: {choice!r} is not a pattern and one of update.full(), "
@@ -163,15 +187,16 @@ def normalise(spec: SpecLike) -> Spec:
     raise InputError(
         f"update={spec!r} is not understood; use kg.update.all(), last(k), biases(k), a "
         "mapping from "
-        "parameter patterns to choices, or a list of these"
+        "parameter patterns to choices, the path of a .toml file, or a list of these"
     )
 
 
 def parse(texts: Sequence[str]) -> Spec:
     """A spec from command-line texts, applied in order.
 
-    `all`, `last:2`, `biases`, `biases:20`, or `PATTERN=CHOICE` with the choices `full`, `bias`,
-    `none` and `channels:0.25`. Raises InputError for any other text.
+    `all`, `last:2`, `biases`, `biases:20`, the path of a scheme (`.toml`), or `PATTERN=CHOICE` with
+    the choices `full`, `bias`, `none`, `channels:0.25` and `channels:[3,17]`. Raises InputError for
+    any other text.
     """
     return Mixture(tuple(_parse_one(text) for text in texts))
 
@@ -179,12 +204,14 @@ def parse(texts: Sequence[str]) -> Spec:
 def _parse_one(text: str) -> Spec:
     choices: dict[str, Choice] = {"full": Full(), "bias": Bias(), "none": Frozen()}
     head, _, number = text.partition(":")
+    if text.endswith(SCHEME_SUFFIX) and "=" not in text:
+        return load(text)
     try:
         if "=" in text:
             pattern, _, choice = text.partition("=")
             kind, _, fraction = choice.partition(":")
             if kind == "channels":
-                return Patterns(((pattern, channels(float(fraction))),))
+                return Patterns(((pattern, _parse_channels(fraction)),))
             return Patterns(((pattern, choices[choice]),))
         if text == "all":
             return All()
@@ -199,6 +226,38 @@ def _parse_one(text: str) -> Spec:
         "PATTERN=CHOICE with "
         "the choices full, bias, none and channels:0.25"
     )
+
+
+def _parse_channels(text: str) -> Channels | Chosen:
+    if text.startswith("[") and text.endswith("]"):
+        return channels([int(index) for index in text[1:-1].split(",")])
+    return channels(float(text))
+
+
+def load(path: str | Path) -> Spec:
+    """The spec in a scheme file: TOML whose key `update` is a list of texts as `parse` takes them.
+
+    `kilograd search` writes such files. Raises InputError, naming the file, for any other.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the scheme {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    texts = content.get("update")
+    if not isinstance(texts, list) or not texts or not {type(text) for text in texts} <= {str}:
+        raise InputError(
+            f"{path} is no scheme: its key update must be a list of texts, as in "
+            'update = ["biases:20", "blocks.8.*=channels:0.25"]'
+        )
+    for text in texts:
+        if text.endswith(SCHEME_SUFFIX) and "=" not in text:
+            raise InputError(f"{path}: a scheme names no other scheme ({text})")
+    try:
+        return parse(texts)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def entries(spec: Spec) -> list[Spec]:
@@ -224,5 +283,7 @@ def _unparse_one(entry: Spec) -> str:
         ((pattern, choice),) = entry.entries
         if isinstance(choice, Channels):
             return f"{pattern}=channels:{float(choice.fraction)!r}"
+        if isinstance(choice, Chosen):
+            return f"{pattern}=channels:[{','.join(map(str, choice.indices))}]"
         return f"{pattern}={({Full: 'full', Bias: 'bias', Frozen: 'none'})[type(choice)]}"
     return "all"

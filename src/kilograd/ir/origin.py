@@ -46,6 +46,22 @@ class Reshape:
         return np.reshape(array, self.source)
 
 
+@dataclass(frozen=True)
+class Reorder:
+    """Element i of the result along `axis` is element order[i] of the operand."""
+
+    axis: int
+    order: tuple[int, ...]
+
+    def apply(self, array: Array) -> Array:
+        """The user's order to ours."""
+        return np.take(array, self.order, self.axis)
+
+    def invert(self, array: Array) -> Array:
+        """Ours to the user's."""
+        return np.take(array, np.argsort(self.order), self.axis)
+
+
 @dataclass(frozen=True, eq=False)
 class Affine:
     """result = scale * operand + offset, with float arrays that broadcast against it (folded batch
@@ -87,7 +103,7 @@ class Quantized:
         return np.asarray(array * np.asarray(self.scales, np.float64), np.float32)
 
 
-Step = Permute | Reshape | Affine | Quantized
+Step = Permute | Reshape | Reorder | Affine | Quantized
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,17 @@ class Origin:
         """The origin after one more step; only whole tensors take steps."""
         assert self.part is None, "layout steps come before a tensor is cut"
         return replace(self, steps=(*self.steps, step))
+
+    def reordered(self, axis: int, order: tuple[int, ...]) -> Origin:
+        """The origin with the elements along `axis` in another order, rounded last as before."""
+        last = self.steps[-1] if self.steps else None
+        if not isinstance(last, Quantized):
+            return self.then(Reorder(axis, order))
+        scales = np.asarray(last.scales)
+        if scales.ndim > axis and scales.shape[axis] == len(order):
+            scales = np.take(scales, order, axis)
+        rounded = replace(last, scales=scales)
+        return replace(self, steps=(*self.steps[:-1], Reorder(axis, order), rounded))
 
     def cut(self, axis: int, start: int, stop: int, whole: int) -> Origin:
         """The origin of the range [start, stop) of `axis`."""

@@ -17,6 +17,7 @@ from kilograd.update import (
     Biases,
     Channels,
     Choice,
+    Chosen,
     Frozen,
     Full,
     Last,
@@ -101,6 +102,10 @@ def _choose(
             chosen.pop(parameter.value, None)
         elif isinstance(choice, Full) or parameter.is_bias:
             chosen[parameter.value] = None
+        elif isinstance(choice, Chosen):
+            count = _named_count(parameter, choice.indices, pattern)
+            whole = parameter.value.type.shape[parameter.channel_axis or 0]
+            chosen[parameter.value] = None if count == whole else count
         elif isinstance(choice, Channels):
             count = _channel_count(parameter, choice.fraction, pattern)
             if count:
@@ -114,12 +119,43 @@ def _channel_count(parameter: Parameter, fraction: float, pattern: str) -> int:
     if fraction in (0, 1):
         return int(fraction) * parameter.value.type.shape[parameter.channel_axis or 0]
     if parameter.channel_axis is None:
-        raise InputError(
-            f"update {pattern!r}: {parameter.name} ({parameter.value.type}) has no input "
-            "channels to train in part; only weights of convolutions and linear layers have, "
-            "where nothing else reads them. Use update.full()."
-        )
+        raise InputError(_no_channels(parameter, pattern))
     return max(1, round(fraction * parameter.value.type.shape[parameter.channel_axis]))
+
+
+def _named_count(parameter: Parameter, indices: Sequence[int], pattern: str) -> int:
+    if parameter.channel_axis is None:
+        raise InputError(_no_channels(parameter, pattern))
+    whole = parameter.value.type.shape[parameter.channel_axis]
+    if max(indices) >= whole:
+        raise InputError(
+            f"update {pattern!r}: {parameter.name} has the input channels 0 to {whole - 1}, there "
+            f"is no channel {max(indices)}"
+        )
+    return len(indices)
+
+
+def _no_channels(parameter: Parameter, pattern: str) -> str:
+    return (
+        f"update {pattern!r}: {parameter.name} ({parameter.value.type}) has no input channels to "
+        "train in part; only weights of convolutions and linear layers have, where nothing else "
+        "reads them. Use update.full()."
+    )
+
+
+def named_channels(graph: Graph, spec: Spec) -> Mapping[Value, tuple[int, ...]]:
+    """The weights of which the spec trains channels by their indices, and these."""
+    known = parameters(graph)
+    names: dict[Value, tuple[int, ...]] = {}
+    for entry in entries(spec):
+        chosen: dict[Value, int | None] = {p.value: -1 for p in known}
+        _apply(entry, known, chosen)
+        decided = [p for p in known if chosen.get(p.value) != -1 and not p.is_bias]
+        for parameter in decided:
+            names.pop(parameter.value, None)
+            if isinstance(entry, Patterns) and isinstance(entry.entries[0][1], Chosen):
+                names[parameter.value] = entry.entries[0][1].indices
+    return names
 
 
 def _match(pattern: str, known: list[Parameter]) -> list[Parameter]:
