@@ -139,24 +139,7 @@ class Prepared:
 
     def program(self, update: Spec) -> Program:
         """The program that trains what `update` says, not yet held against device and budget."""
-        named = named_channels(self.forward, update)
-        forward = self.forward
-        if named:
-            forward = stage("reorder", lambda: to_front(self.forward, named))
-        choice = select(forward, update)
-        if not choice:
-            raise InputError(_nothing_to_train(forward))
-        graphs = stage(
-            "differentiate",
-            lambda: differentiate(forward, self.loss, choice, self.optimizer, self.ports),
-        )
-        train, notes = graphs.train, self.notes
-        if self.gradients == "int8":
-            train = stage(
-                "integers",
-                lambda: _integers(graphs.train, self.ports, self.calibration, self.optimizer),
-            )
-            notes = (*notes, *float_gradients(train))
+        forward, graphs, train, notes = self._training(update)
         predict, train = stage("fuse", lambda: _fused(graphs.predict, train))
         atomic = self.optimizer.atomic
         train = stage("order", lambda: order(train, pack_masks(train), atomic=atomic))
@@ -179,6 +162,33 @@ class Prepared:
             update=update,
             model=self.model,
         )
+
+    def training_graph(self, update: Spec) -> Graph:
+        """The training step of that program before it is ordered, masks as bits."""
+        _, graphs, train, _ = self._training(update)
+        return pack_masks(_fused(graphs.predict, train)[1])
+
+    def _training(self, update: Spec) -> tuple[Graph, TrainingGraphs, Graph, tuple[str, ...]]:
+        """The forward graph, what autodiff made of it, the training step, and what to tell."""
+        named = named_channels(self.forward, update)
+        forward = self.forward
+        if named:
+            forward = stage("reorder", lambda: to_front(self.forward, named))
+        choice = select(forward, update)
+        if not choice:
+            raise InputError(_nothing_to_train(forward))
+        graphs = stage(
+            "differentiate",
+            lambda: differentiate(forward, self.loss, choice, self.optimizer, self.ports),
+        )
+        train, notes = graphs.train, self.notes
+        if self.gradients == "int8":
+            train = stage(
+                "integers",
+                lambda: _integers(graphs.train, self.ports, self.calibration, self.optimizer),
+            )
+            notes = (*notes, *float_gradients(train))
+        return forward, graphs, train, notes
 
 
 def prepare(

@@ -37,7 +37,7 @@ def order(graph: Graph, *variants: Graph, atomic: bool) -> Graph:
 
 
 def _orders(graph: Graph, atomic: bool) -> list[Graph]:
-    predecessors = _predecessors(graph, atomic)
+    predecessors = predecessors_of(graph, atomic)
     natural, updates, slices = _in_order, _early_updates(graph), _early_slices(graph)
     candidates = [_list_schedule(predecessors, p) for p in (natural, updates, slices)]
     candidates.append(_greedy(graph, predecessors))
@@ -62,7 +62,8 @@ def _early_slices(graph: Graph) -> Priority:
     return lambda index: (early.get(index, index), index)
 
 
-def _predecessors(graph: Graph, atomic: bool) -> list[set[int]]:
+def predecessors_of(graph: Graph, atomic: bool) -> list[set[int]]:
+    """For every node the nodes that have to run before it: by data, and because steps overwrite."""
     producer = {value: i for i, node in enumerate(graph.nodes) for value in node.outputs}
     readers: dict[Value, list[int]] = {}
     owner: dict[Value, Value] = {}  # of a state's memory under another shape
