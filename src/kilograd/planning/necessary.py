@@ -172,7 +172,11 @@ class Alive:
         return [sorted(members) for members, _, _ in groups]
 
     def least_bytes(
-        self, node: int, group: Collection[int], charged: Collection[Value], exists: Exists = _always
+        self,
+        node: int,
+        group: Collection[int],
+        charged: Collection[Value],
+        exists: Exists = _always,
     ) -> int:
         """The fewest bytes of `charged` values that are alive while `node` runs, whichever of the
         group's nodes have run by then; 0 where the group is too large.
@@ -196,7 +200,7 @@ class Alive:
             sum(
                 size
                 for size, maker, readers, later in values
-                if (maker not in inside or maker in d) and (later or any(r not in d for r in readers))
+                if (maker not in inside or maker in d) and (later or not d.issuperset(readers))
             )
             for d in done
         )

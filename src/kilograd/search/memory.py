@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Protocol
@@ -13,7 +13,7 @@ from kilograd.options import SGD
 from kilograd.planning.necessary import Alive
 from kilograd.planning.schedule import Schedule
 from kilograd.search.layers import Layers, layers_of
-from kilograd.search.rows import Rows, derive
+from kilograd.search.rows import Row, Rows, derive
 from kilograd.search.scheme import Scheme
 from kilograd.update import Spec
 
@@ -90,12 +90,16 @@ class MemoryModel:
     @cached_property
     def rows(self) -> Rows:
         """Lower bounds of arena and state."""
-        return derive(
+        rows = derive(
             self.layers,
             self.ratios,
             lambda scheme: self.compiler.training_graph(scheme.spec(self.layers)),
             atomic=self.compiler.optimizer.atomic,
         )
+        # Whatever else is trained, the network runs forward, and the head is trained.
+        head = self.static_bytes(Scheme(0)) - (rows.state.value(Scheme(0)) or 0)
+        least = Row("the head alone", (head,) * len(rows.state.base), {})
+        return replace(rows, arena=(*rows.arena, least))
 
     @cached_property
     def _static(self) -> dict[Scheme, int]:
@@ -104,6 +108,11 @@ class MemoryModel:
     @cached_property
     def _linked(self) -> dict[Scheme, Measured]:
         return {}
+
+    @property
+    def planned(self) -> tuple[Scheme, ...]:
+        """The schemes whose programs have been planned."""
+        return tuple(self._static)
 
     @property
     def compiles(self) -> int:

@@ -149,6 +149,10 @@ class _Form:
         """The smallest k with which a node that serves these parameters is there."""
         return min((self.k_of(self.owner(name)) for name in serves), default=0)
 
+    def there_with(self, k: int) -> Callable[[int], bool]:
+        """Whether a node is there with the biases of the last k layers."""
+        return lambda node: self.least_k[node] <= k
+
     def task_of(self, node: int) -> str | None:
         """The layer whose weight or bias alone a node of the backward pass serves."""
         owners = {self.owner(name) for name in self._serves[node]}
@@ -264,7 +268,7 @@ def _sums(form: _Form, node: int, savers: Mapping[str, Sequence[str]]) -> _Sums:
     for path, members, charged in form.loose_parts(node, savers):
         levels = sorted({form.least_k[i] for i in members})
         least = {
-            level: alive.least_bytes(node, members, charged, lambda i: form.least_k[i] <= level)
+            level: alive.least_bytes(node, members, charged, form.there_with(level))
             for level in levels
         }
         for k in range(count + 1):
@@ -290,7 +294,7 @@ def _row(
     first, count = bare.least_k[node], len(bare.paths)
     base = []
     for k in range(count + 1):
-        own = bare.alive.own_bytes(node, lambda i, k=k: bare.least_k[i] <= k)  # type: ignore[misc]
+        own = bare.alive.own_bytes(node, bare.there_with(k))
         base.append(plain.by_k[k] + own if k >= first else None)
     options: dict[Option, int] = {}
     shared: dict[frozenset[Option], int] = {}
@@ -327,9 +331,9 @@ def _kept_whole(form: _Form, sums: _Sums, plain: _Sums, first: int) -> dict[str,
     result = {}
     for value in form.alive.producer:
         savers = form.inputs.get(value.name, frozenset())
-        if value.name in sums.names and value.name not in plain.names and savers:
-            if sums.names[value.name] <= max(first, min(map(form.k_of, savers))):
-                result[value.name] = form.alive.aligned((value,))
+        fresh = value.name in sums.names and value.name not in plain.names
+        if savers and fresh and sums.names[value.name] <= max(first, *map(form.k_of, savers)):
+            result[value.name] = form.alive.aligned((value,))
     return result
 
 

@@ -1,0 +1,443 @@
+"""The scheme of the largest summed contributions that fits, with a proof or a gap.
+
+    select(contributions, model, Limits(sram_bytes=192 * 1024)) -> Selection
+
+An integer program chooses k, the depth of the biases, and a ratio for each layer. Its rows are
+lower bounds of arena and state that hold for any order and allocation (`kilograd.search.rows`), so
+its optimum is an upper bound of the gain. The compiler then plans that scheme. If it fits, it is
+optimal. If not, the scheme and those that train all of it and more are cut off, and the program is
+solved again. The stack and other static data are known after linking only; `reserve_bytes` are kept
+for them, and the answer is linked and checked.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kilograd.errors import InfeasibleError, InputError
+from kilograd.planning.remat.highs import minimise
+from kilograd.planning.remat.linear import FloatArray, LinearModel
+from kilograd.search.memory import MemoryModel
+from kilograd.search.rows import Option, Row
+from kilograd.search.scheme import Scheme
+from kilograd.search.table import Contributions
+
+TOLERANCE = 1e-7
+"""Gains closer than this are the same."""
+_REPAIRS = 6
+
+
+@dataclass(frozen=True)
+class CostLimit:
+    """A limit on what a scheme costs: `row` adds it up by option, in `unit` (seconds, joules)."""
+
+    row: Row
+    most: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a scheme may need: all of the SRAM, the flash, and costs of a training step."""
+
+    sram_bytes: int
+    flash_bytes: int | None = None
+    costs: tuple[CostLimit, ...] = ()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A scheme that fits, and how good it is.
+
+    `gain` is the sum of its contributions; no scheme that fits has more than `bound`, and `proven`
+    says that they are the same. `static_bytes`: arena and state. `sram_bytes` and `flash_bytes` are
+    of the linked program, None where it was not linked. `reserve_bytes`: what was kept for stack and other
+    data; the proof is for programs that need as much of it. `compiles`: programs that were planned
+    for it; `refuted`: those of them whose true need was above their bound and the limit.
+    """
+
+    scheme: Scheme
+    gain: float
+    bound: float
+    budget_bytes: int
+    static_bytes: int
+    sram_bytes: int | None
+    flash_bytes: int | None
+    reserve_bytes: int
+    compiles: int
+    refuted: int
+    seconds: float
+
+    @property
+    def gap(self) -> float:
+        """How much more a scheme that fits could gain at most."""
+        return max(0.0, self.bound - self.gain)
+
+    @property
+    def proven(self) -> bool:
+        """True where no scheme that fits gains more."""
+        return self.gap <= 10 * TOLERANCE
+
+
+def select(
+    contributions: Contributions,
+    model: MemoryModel,
+    limits: Limits,
+    *,
+    seconds: float = 60.0,
+    link: bool = True,
+    reserve_bytes: int | None = None,
+) -> Selection:
+    """The scheme of the largest gain within the limits.
+
+    Args:
+        contributions: of the model's layers, at ratios that the model has.
+        model: bounds and true needs of schemes; keeps what it compiled for the next call.
+        limits: at least the SRAM.
+        seconds: after so long the best scheme that was found is returned with its gap.
+        link: whether the answer is linked, and its SRAM and flash checked.
+        reserve_bytes: SRAM kept for stack and other static data; what the program that trains the
+            head alone needs by default.
+
+    Raises:
+        InfeasibleError: even training the head alone does not fit; says what it needs.
+        InputError: the contributions are of other layers or ratios.
+    """
+    start = time.perf_counter()
+    _check(contributions, model)
+    head = Scheme(0)
+    before = model.compiles
+    if reserve_bytes is None:
+        measured = model.linked(head)
+        reserve_bytes = measured.data_bytes + measured.stack_bytes
+    search = _Search(contributions, model, limits, reserve_bytes, start + seconds)
+    search.require(head)
+    while True:
+        best, bound = search.run()
+        if not link:
+            break
+        measured = model.linked(best)
+        if measured.sram_bytes > limits.sram_bytes and best != head:
+            needed = measured.sram_bytes - model.static_bytes(best)
+            search = _Search(contributions, model, limits, needed, start + seconds)
+        elif _too_much(measured.flash_bytes, limits.flash_bytes):
+            if best == head:
+                raise InfeasibleError(_flash(measured.flash_bytes, limits.flash_bytes))
+            search.banned.add(best)
+        else:
+            break
+    return Selection(
+        scheme=best,
+        gain=best.gain(contributions),
+        bound=max(bound, best.gain(contributions)),
+        budget_bytes=limits.sram_bytes,
+        static_bytes=model.static_bytes(best),
+        sram_bytes=measured.sram_bytes if link else None,
+        flash_bytes=measured.flash_bytes if link else None,
+        reserve_bytes=search.reserve_bytes,
+        compiles=model.compiles - before,
+        refuted=search.refuted,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def front(
+    contributions: Contributions,
+    model: MemoryModel,
+    budgets: Iterable[int],
+    *,
+    seconds: float = 60.0,
+    link: bool = True,
+    reserve_bytes: int | None = None,
+) -> tuple[Selection, ...]:
+    """The best scheme for each SRAM budget in bytes, ascending; budgets below the need of the head
+    alone are left out. `seconds` for each. The other arguments are those of `select`.
+    """
+    found = []
+    for budget in sorted(set(budgets), reverse=True):
+        try:
+            found.append(
+                select(
+                    contributions,
+                    model,
+                    Limits(sram_bytes=budget),
+                    seconds=seconds,
+                    link=link,
+                    reserve_bytes=reserve_bytes,
+                )
+            )
+        except InfeasibleError:
+            break
+    return tuple(reversed(found))
+
+
+def _too_much(needed: int, most: int | None) -> bool:
+    return most is not None and needed > most
+
+
+def _flash(needed: int, most: int | None) -> str:
+    return (
+        f"training the head alone needs {needed:,} bytes of flash, more than the {most:,} there "
+        "are.\nWhat helps: a narrower network, or a device with more flash."
+    )
+
+
+def _check(contributions: Contributions, model: MemoryModel) -> None:
+    paths = model.layers.paths
+    if contributions.layers != paths:
+        missing = [path for path in paths if path not in contributions.layers]
+        extra = [path for path in contributions.layers if path not in paths]
+        raise InputError(
+            f"the contributions are of another network than the one to select for: they lack "
+            f"{', '.join(missing[:4]) or 'none'} and have {', '.join(extra[:4]) or 'none'} beside "
+            "its layers"
+        )
+    unknown = sorted({ratio for _, ratio in contributions.weights} - set(model.ratios))
+    if unknown:
+        raise InputError(
+            f"the contributions have the ratios {', '.join(map(str, unknown))}, which the memory "
+            f"model has not; it has {', '.join(map(str, model.ratios))}"
+        )
+
+
+class _Search:
+    """The search under one reserve for the stack."""
+
+    def __init__(
+        self,
+        contributions: Contributions,
+        model: MemoryModel,
+        limits: Limits,
+        reserve_bytes: int,
+        deadline: float,
+    ) -> None:
+        self.reserve_bytes = reserve_bytes
+        self.banned: set[Scheme] = set()
+        self.refuted = 0
+        self._gains, self._model, self._limits = contributions, model, limits
+        self._most_bytes = limits.sram_bytes - reserve_bytes
+        self._deadline = deadline
+
+    def fits(self, scheme: Scheme) -> bool:
+        """Whether the scheme's planned program is within the limits."""
+        return self._cheap(scheme) and self._model.static_bytes(scheme) <= self._most_bytes
+
+    def _cheap(self, scheme: Scheme) -> bool:
+        costs = ((limit.row.value(scheme), limit.most) for limit in self._limits.costs)
+        return all(cost is None or cost <= most for cost, most in costs)
+
+    def require(self, head: Scheme) -> None:
+        """Raise InfeasibleError where training the head alone is too much."""
+        needed = self._model.static_bytes(head) + self.reserve_bytes
+        if needed > self._limits.sram_bytes:
+            raise InfeasibleError(
+                f"training the head alone needs {needed:,} bytes of SRAM, "
+                f"{needed - self._limits.sram_bytes:,} more than the {self._limits.sram_bytes:,} "
+                "of the budget.\nWhat helps: a smaller input, a narrower network, "
+                "kg.SGD(atomic=False), or a larger device."
+            )
+        for limit in self._limits.costs:
+            cost = limit.row.value(head) or 0
+            if cost > limit.most:
+                raise InfeasibleError(
+                    f"training the head alone takes {cost:.3g} {limit.unit} a step, more than the "
+                    f"{limit.most:.3g} of the budget.\nWhat helps: a smaller input, a narrower "
+                    "network, or a faster device."
+                )
+
+    def run(self) -> tuple[Scheme, float]:
+        """The best scheme that fits and is not banned, and an upper bound of the gain."""
+        best = max(
+            (s for s in (Scheme(0), *self._model.planned) if s not in self.banned and self.fits(s)),
+            key=self._gain,
+        )
+        bound = math.inf
+        while self._deadline - time.perf_counter() > 0:
+            answer = self._solve(best)
+            bound = min(bound, answer.bound)
+            if answer.scheme is None or bound <= self._gain(best) + TOLERANCE:
+                break
+            if self.fits(answer.scheme):
+                best = answer.scheme
+            else:
+                self.refuted += 1
+                for repaired in self._repairs(answer.scheme):
+                    if self._gain(repaired) > self._gain(best) + TOLERANCE and self.fits(repaired):
+                        best = repaired
+                        break
+        return best, max(bound, self._gain(best))
+
+    def _gain(self, scheme: Scheme) -> float:
+        return scheme.gain(self._gains)
+
+    def _repairs(self, scheme: Scheme) -> list[Scheme]:
+        """The schemes with one ratio less, or one layer less, the best first."""
+        weights, result = dict(scheme.weights), []
+        for layer, ratio in scheme.weights:
+            rest = {other: share for other, share in weights.items() if other != layer}
+            result.append(Scheme.of(scheme.biases, rest))
+            result += [
+                Scheme.of(scheme.biases, {**rest, layer: smaller})
+                for smaller in self._gains.ratios(layer)
+                if smaller < ratio
+            ]
+        most = self._most_bytes
+        fitting = [s for s in result if self._model.rows.least_bytes(s) <= most and self._cheap(s)]
+        return sorted(fitting, key=self._gain, reverse=True)[:_REPAIRS]
+
+    def _solve(self, best: Scheme) -> _Answer:
+        """The integer program with what is known of the programs that were planned."""
+        program = _Program(self._gains, self._model)
+        for row in (*self._model.rows.arena, None):
+            program.at_most(row, self._most_bytes)
+        for limit in self._limits.costs:
+            program.at_most_cost(limit.row, limit.most)
+        for scheme in self._model.planned:
+            if self._model.static_bytes(scheme) > self._most_bytes:
+                program.cut_off(scheme, with_larger=True)
+        for scheme in self.banned:
+            program.cut_off(scheme, with_larger=False)
+        return program.solve(self._deadline - time.perf_counter(), best)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    scheme: Scheme | None
+    bound: float
+
+
+class _Program:
+    """The integer program: a binary for each depth of the biases, and for each option."""
+
+    def __init__(self, contributions: Contributions, model: MemoryModel) -> None:
+        self._linear = LinearModel()
+        self._paths = model.layers.paths
+        self._state = model.rows.state
+        self._depths = [
+            self._linear.binary(-contributions.bias_gain(k)) for k in range(len(self._paths) + 1)
+        ]
+        self._options: dict[Option, int] = {
+            (path, ratio): self._linear.binary(-contributions.weights[path, ratio].mean)
+            for path in self._paths
+            for ratio in contributions.ratios(path)
+        }
+        self._shared: dict[frozenset[Option], int] = {}
+        self._linear.row(dict.fromkeys(self._depths, 1.0), 1.0, 1.0)
+        for path in self._paths:
+            columns = dict.fromkeys(self._of(path), 1.0)
+            deep = {self._depths[k]: -1.0 for k in range(self._k_of(path), len(self._depths))}
+            if columns:
+                self._linear.row(columns | deep, upper=0.0)
+
+    def _of(self, path: str) -> list[int]:
+        return [column for (layer, _), column in self._options.items() if layer == path]
+
+    def _k_of(self, path: str) -> int:
+        return len(self._paths) - self._paths.index(path)
+
+    def at_most(self, row: Row | None, most: float) -> None:
+        """A row of the arena, or None for nothing, and the state are at most so much."""
+        rows = [self._state] if row is None else [self._state, row]
+        sizes: dict[Option, float] = {
+            option: sum(r.options.get(option, 0) for r in rows) for option in self._options
+        }
+        self._add(rows, sizes, row.shared if row else {}, most)
+
+    def at_most_cost(self, row: Row, most: float) -> None:
+        """A row of costs is at most so much."""
+        sizes = {option: row.options.get(option, 0) for option in self._options}
+        self._add([row], sizes, row.shared, most)
+
+    def _add(
+        self,
+        rows: Sequence[Row],
+        sizes: Mapping[Option, float],
+        shared: Mapping[frozenset[Option], float],
+        most: float,
+    ) -> None:
+        coefficients = {
+            self._options[option]: float(size) for option, size in sizes.items() if size
+        }
+        for any_of, size in shared.items():
+            known = any_of & self._options.keys()
+            if known:
+                coefficients[self._any(frozenset(known))] = float(size)
+        binding = False
+        for k, column in enumerate(self._depths):
+            bases = [row.base[k] for row in rows]
+            room = self._largest(sizes, shared, k)
+            if any(base is None for base in bases):
+                coefficients[column] = most - room  # with this depth the row does not hold
+                continue
+            base = float(sum(base or 0 for base in bases))
+            binding = binding or base + room > most
+            coefficients[column] = base
+        if binding:
+            self._linear.row(coefficients, upper=most)
+
+    def _largest(
+        self, sizes: Mapping[Option, float], shared: Mapping[frozenset[Option], float], k: int
+    ) -> float:
+        """The most that the options of the last k layers can add."""
+        total = float(sum(shared.values()))
+        for path in self._paths[len(self._paths) - k :]:
+            total += max(0.0, *(size for (layer, _), size in sizes.items() if layer == path), 0.0)
+        return total
+
+    def _any(self, options: frozenset[Option]) -> int:
+        """A column that is 1 where any of the options is chosen."""
+        if options not in self._shared:
+            column = self._shared[options] = self._linear.continuous()
+            for option in options:
+                self._linear.row({self._options[option]: 1.0, column: -1.0}, upper=0.0)
+        return self._shared[options]
+
+    def cut_off(self, scheme: Scheme, *, with_larger: bool) -> None:
+        """Exclude a scheme, and with it those that train as much of each layer, or more."""
+        weights = dict(scheme.weights)
+        coefficients: dict[int, float] = {}
+        needed = 1
+        last = len(self._depths) if with_larger else scheme.biases + 1
+        coefficients |= dict.fromkeys(self._depths[scheme.biases : last], 1.0)
+        for (layer, ratio), column in self._options.items():
+            if ratio == weights.get(layer) or (with_larger and ratio > weights.get(layer, 1)):
+                coefficients[column] = 1.0
+            elif layer not in weights and not with_larger:
+                coefficients[column] = -1.0
+        needed += len(weights)
+        self._linear.row(coefficients, upper=needed - 1.0)
+
+    def solve(self, seconds: float, best: Scheme) -> _Answer:
+        """The scheme of the largest gain, and a bound; no scheme where the time was too short."""
+        answer = minimise(
+            self._linear,
+            seconds=max(seconds, 0.0),
+            absolute_gap=TOLERANCE / 2,
+            hint=self._point(best),
+        )
+        bound = -answer.bound if math.isfinite(answer.bound) else math.inf
+        if answer.status == "infeasible":
+            return _Answer(None, -math.inf)
+        if answer.values is None:
+            return _Answer(None, bound)
+        (biases,) = (k for k, column in enumerate(self._depths) if answer.values[column] > 0.5)
+        chosen = {
+            layer: ratio
+            for (layer, ratio), column in self._options.items()
+            if answer.values[column] > 0.5
+        }
+        return _Answer(Scheme.of(biases, chosen), bound)
+
+    def _point(self, scheme: Scheme) -> FloatArray:
+        point = np.zeros(len(self._linear.cost))
+        point[self._depths[scheme.biases]] = 1.0
+        for option in scheme.weights:
+            point[self._options[option]] = 1.0
+        for options, column in self._shared.items():
+            point[column] = float(any(option in scheme.weights for option in options))
+        return point
