@@ -131,7 +131,9 @@ class _Plan:
         )
 
     def in_the_way(self, peak: _Peak) -> list[int]:
-        """The tasks without whose results less would be alive, largest saving first."""
+        """The task that runs at the peak, and those without whose results less would be alive, the
+        largest saving first.
+        """
 
         def alive(values: Iterable[Value]) -> set[Value]:
             return {v for v in values if v not in peak.root or peak.root[v].name in peak.alive}
@@ -141,7 +143,8 @@ class _Plan:
             for number, task in enumerate(self.tasks)
             if alive(task.leaves)
         }
-        return sorted((t for t in saved if saved[t] > 0), key=lambda t: (-saved[t], t))
+        running = [t for t, task in enumerate(self.tasks) if peak.node in task.nodes]
+        return running + sorted((t for t in saved if saved[t] > 0), key=lambda t: (-saved[t], t))
 
     def room(self, number: int, peak: _Peak) -> int:
         """The first node behind the peak after which the task makes no peak as large."""

@@ -122,23 +122,26 @@ class Alive:
             and (node in self.readers[value] or self.behind(node, value))
         }
 
-    def own_bytes(self, node: int, exists: Exists = _always) -> int:
-        """The node's results, as far as they need memory of their own, and its scratch."""
+    def own_bytes(self, node: int, exists: Exists = _always, pending: Collection[int] = ()) -> int:
+        """The node's results, as far as they need memory of their own, and its scratch; `pending`
+        are nodes that run behind it although they need not.
+        """
         it = self.graph.nodes[node]
         total = _aligned(it.op.cost(*(value.type for value in it.inputs)).scratch_bytes)
         for place, value in enumerate(it.outputs):
-            if value in self.producer and not self._in_place(node, place, exists):
+            if value in self.producer and not self._in_place(node, place, exists, pending):
                 total += _aligned(value.type.bytes)
         return total
 
-    def _in_place(self, node: int, place: int, exists: Exists) -> bool:
+    def _in_place(self, node: int, place: int, exists: Exists, pending: Collection[int]) -> bool:
         it = self.graph.nodes[node]
         for output, source in it.op.in_place:
-            if output == place and source < len(it.inputs):
-                value = self.root.get(it.inputs[source], it.inputs[source])
-                fits = value in self.producer and value.type.bytes == it.outputs[place].type.bytes
-                if fits and not any(exists(r) for r in self.behind(node, value)):
-                    return True
+            if output != place or source >= len(it.inputs):
+                continue
+            value = self.root.get(it.inputs[source], it.inputs[source])
+            fits = value in self.producer and value.type.bytes == it.outputs[place].type.bytes
+            if fits and not any(exists(r) for r in self.behind(node, value)):
+                return not any(r in pending for r in self.readers[value])
         return False
 
     def loose(self, node: int) -> list[int]:
@@ -178,8 +181,12 @@ class Alive:
         charged: Collection[Value],
         exists: Exists = _always,
     ) -> int:
-        """The fewest bytes of `charged` values that are alive while `node` runs, whichever of the
-        group's nodes have run by then; 0 where the group is too large.
+        """By how much a group raises what is alive at `node` at least, whichever of its nodes have
+        run by then; 0 where the group is too large.
+
+        Counted are its `charged` values; results of `node` that cannot take over memory that the
+        group still reads; and what is alive while a node of the group runs that needs all that
+        `node` needs, and runs before it.
         """
         members = [i for i in self._order if i in group and exists(i)]
         if not members or len(members) > MAX_LOOSE:
@@ -192,18 +199,40 @@ class Alive:
             maker = self.producer[value]
             if maker in inside or maker < 0 or self.ancestors[node] >> maker & 1:
                 values.append((_aligned(value.type.bytes), maker, readers, later))
+        own = self.own_bytes(node, exists)
+        running = {t: self._running_bytes(node, t, charged, exists) - own for t in members}
         done: list[frozenset[int]] = [frozenset()]
         for member in members:
             first = self._before[member] & inside
             done += [d | {member} for d in done if first <= d]
-        return min(
-            sum(
+        touches = not inside.isdisjoint(r for v in self._reads(node) for r in self.readers[v])
+        least: int | None = None
+        for d in done:
+            total = sum(
                 size
                 for size, maker, readers, later in values
                 if (maker not in inside or maker in d) and (later or not d.issuperset(readers))
             )
-            for d in done
-        )
+            if touches:
+                total += self.own_bytes(node, exists, inside - d) - own
+            total = max(total, *(running[t] for t in d), total)
+            least = total if least is None else min(least, total)
+        return least or 0
+
+    def _reads(self, node: int) -> set[Value]:
+        inputs = self.graph.nodes[node].inputs
+        return {self.root.get(value, value) for value in inputs} & self.producer.keys()
+
+    def _running_bytes(
+        self, node: int, other: int, charged: Collection[Value], exists: Exists
+    ) -> int:
+        """What is alive while `other` runs before `node`, beside what `node` needs; 0 where it may
+        run before all of that exists.
+        """
+        if self.ancestors[node] & ~self.ancestors[other]:
+            return 0
+        reads = self._reads(other).intersection(charged)
+        return self.own_bytes(other, exists) + self.aligned(reads)
 
     def waiting(self) -> set[Value]:
         """What waits for the updates: of an atomic step, all of it is alive at the same time."""

@@ -97,13 +97,62 @@ class MemoryModel:
             atomic=self.compiler.optimizer.atomic,
         )
         # Whatever else is trained, the network runs forward, and the head is trained.
-        head = self.static_bytes(Scheme(0)) - (rows.state.value(Scheme(0)) or 0)
+        head = self.static_bytes(Scheme(0)) - rows.state_bytes(Scheme(0))
         least = Row("the head alone", (head,) * len(rows.state.base), {})
         return replace(rows, arena=(*rows.arena, least))
 
     @cached_property
     def _static(self) -> dict[Scheme, int]:
         return {}
+
+    @cached_property
+    def _peaks(self) -> dict[Scheme, str]:
+        return {}
+
+    @cached_property
+    def _learned(self) -> list[Row]:
+        return []
+
+    @property
+    def learned(self) -> tuple[Row, ...]:
+        """Rows that hold for every program that has been planned, and are not proven to hold."""
+        return tuple(self._learned)
+
+    def learn(self, scheme: Scheme) -> None:
+        """Learn from a program that needs more than any row says, and has its peak at the gradient
+        of a layer's weight: that the same excess over the row of that layer comes with its ratio,
+        and with larger ones, whatever else is trained.
+
+        A learned row that a program refutes is forgotten.
+        """
+        arena = self.static_bytes(scheme) - self.rows.state_bytes(scheme)
+        layer, weights = self._peaks[scheme], dict(scheme.weights)
+        held = [
+            (value, i)
+            for i, row in enumerate(self.rows.arena)
+            if row.layer == layer and (value := row.value(scheme)) is not None
+        ]
+        if layer not in weights or not held or max(held)[0] >= arena:
+            return
+        row = self.rows.arena[max(held)[1]]
+        more = {
+            (layer, ratio): row.options[layer, ratio] + arena - max(held)[0]
+            for ratio in self.ratios
+            if ratio >= weights[layer]
+        }
+        name = f"{row.name}, learned from {weights[layer]}"
+        self._learned.append(replace(row, name=name, options={**row.options, **more}))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._learned[:] = [
+            row
+            for row in self._learned
+            if all(
+                (row.value(scheme) or 0) <= static - self.rows.state_bytes(scheme)
+                for scheme, static in self._static.items()
+            )
+        ]
 
     @cached_property
     def _linked(self) -> dict[Scheme, Measured]:
@@ -125,6 +174,9 @@ class MemoryModel:
             program = self.compiler.program(scheme.spec(self.layers))
             state = Alive.aligned(program.train.graph.state)
             self._static[scheme] = program.arena_bytes + state
+            self._peaks[scheme] = _peak_layer(program.train)
+            if self._learned:
+                self._forget()
         return self._static[scheme]
 
     def linked(self, scheme: Scheme) -> Measured:
@@ -132,3 +184,11 @@ class MemoryModel:
         if scheme not in self._linked:
             self._linked[scheme] = self.compiler.program(scheme.spec(self.layers)).memory
         return self._linked[scheme]
+
+
+def _peak_layer(schedule: Schedule) -> str:
+    """The layer of the node while which runs most is alive."""
+    profile = schedule.lifetimes.profile()
+    time, _ = max(profile, key=lambda point: point[1], default=(0, 0))
+    nodes = schedule.graph.nodes
+    return nodes[min(time, len(nodes) - 1)].location.layer

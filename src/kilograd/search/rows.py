@@ -26,18 +26,20 @@ Option = tuple[str, Fraction]
 
 @dataclass(frozen=True)
 class Row:
-    """A lower bound of a scheme's arena or state, in bytes.
+    """A lower bound of a scheme's arena or state, in bytes (or another additive figure).
 
     `base[k]` with the biases of the last k layers, None where the row does not hold; `options`:
     what each option adds; `shared`: what any of several options adds, once.
     """
 
     name: str
-    base: tuple[int | None, ...]
-    options: Mapping[Option, int]
-    shared: Mapping[frozenset[Option], int] = field(default_factory=dict)
+    base: tuple[float | None, ...]
+    options: Mapping[Option, float]
+    shared: Mapping[frozenset[Option], float] = field(default_factory=dict)
+    layer: str = ""
+    """The layer whose node it is of; empty where it is of no node."""
 
-    def value(self, scheme: Scheme) -> int | None:
+    def value(self, scheme: Scheme) -> float | None:
         """The bound for a scheme, None where the row does not hold."""
         base = self.base[scheme.biases]
         if base is None:
@@ -54,10 +56,15 @@ class Rows:
     state: Row
     arena: tuple[Row, ...]
 
+    def state_bytes(self, scheme: Scheme) -> int:
+        """The bytes of the scheme's state."""
+        return int(self.state.value(scheme) or 0)
+
     def least_bytes(self, scheme: Scheme) -> int:
         """Arena and state that the scheme needs at least."""
-        arena = [bytes_ for row in self.arena if (bytes_ := row.value(scheme)) is not None]
-        return (self.state.value(scheme) or 0) + max(arena, default=0)
+        arena = (row.value(scheme) for row in self.arena)
+        known = (value for value in arena if value is not None)
+        return self.state_bytes(scheme) + int(max(known, default=0))
 
 
 def derive(
@@ -81,7 +88,7 @@ def derive(
     for key, node in bare.places().items():
         if all(key in known for known in places.values()):
             at = {ratio: known[key] for ratio, known in places.items()}
-            arena.append(_row(str(key), bare, node, forms, at))
+            arena.append(_row(f"{key[1]} of {key[0]}", bare, node, forms, at))
     return Rows(_state_row(bare, forms), tuple(arena))
 
 
@@ -265,7 +272,7 @@ def _sums(form: _Form, node: int, savers: Mapping[str, Sequence[str]]) -> _Sums:
             by_k[k] += size
         for path in savers.get(form.masked(value) or "", ())[:1]:
             of_layer[path] = of_layer.get(path, 0) + size
-    for path, members, charged in form.loose_parts(node, savers):
+    for layer, members, charged in form.loose_parts(node, savers):
         levels = sorted({form.least_k[i] for i in members})
         least = {
             level: alive.least_bytes(node, members, charged, form.there_with(level))
@@ -273,8 +280,8 @@ def _sums(form: _Form, node: int, savers: Mapping[str, Sequence[str]]) -> _Sums:
         }
         for k in range(count + 1):
             by_k[k] += max((least[level] for level in levels if level <= k), default=0)
-        if path is not None:
-            of_layer[path] = of_layer.get(path, 0) + least[levels[-1]]
+        if layer is not None:
+            of_layer[layer] = of_layer.get(layer, 0) + least[levels[-1]]
     return _Sums(by_k, of_layer, names)
 
 
@@ -292,12 +299,12 @@ def _row(
     }
     plain = _sums(bare, node, savers)
     first, count = bare.least_k[node], len(bare.paths)
-    base = []
+    base: list[float | None] = []
     for k in range(count + 1):
         own = bare.alive.own_bytes(node, bare.there_with(k))
         base.append(plain.by_k[k] + own if k >= first else None)
-    options: dict[Option, int] = {}
-    shared: dict[frozenset[Option], int] = {}
+    options: dict[Option, float] = {}
+    shared: dict[frozenset[Option], float] = {}
     uncertain = 0
     reads = _layer_read(bare, bare.graph.nodes[node])
     for ratio, form in forms.items():
@@ -321,7 +328,7 @@ def _row(
                     options[path, ratio] -= bare.alive.aligned((mask,))
         uncertain = min(uncertain, -_gone(bare, form, sums, plain, savers))
     sure = tuple(None if size is None else size + uncertain for size in base)
-    return Row(name, sure, options, shared)
+    return Row(name, sure, options, shared, bare.graph.nodes[node].location.layer)
 
 
 def _kept_whole(form: _Form, sums: _Sums, plain: _Sums, first: int) -> dict[str, int]:
@@ -367,11 +374,11 @@ def _layer_read(form: _Form, node: Node) -> str | None:
 
 def _waiting_row(bare: _Form, forms: Mapping[Fraction, _Form]) -> Row:
     count = len(bare.paths)
-    base = [0] * (count + 1)
+    base: list[float] = [0] * (count + 1)
     for value, path in _waiting(bare).items():
         for k in range(bare.k_of(path), count + 1):
             base[k] += bare.alive.aligned((value,))
-    options: dict[Option, int] = {}
+    options: dict[Option, float] = {}
     for ratio, form in forms.items():
         for value, path in _waiting(form, weights=True).items():
             if path is not None:
@@ -392,13 +399,13 @@ def _waiting(form: _Form, weights: bool = False) -> dict[Value, str | None]:
 
 def _state_row(bare: _Form, forms: Mapping[Fraction, _Form]) -> Row:
     count = len(bare.paths)
-    base = [0] * (count + 1)
+    base: list[float] = [0] * (count + 1)
     for state in bare.graph.state:
         name = bare.parameter(state)
         first = bare.k_of(bare.owner(name)) if name else 1
         for k in range(first, count + 1):
             base[k] += bare.alive.aligned((state,))
-    options: dict[Option, int] = {}
+    options: dict[Option, float] = {}
     for ratio, form in forms.items():
         for state in form.graph.state:
             name = form.parameter(state)

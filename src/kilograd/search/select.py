@@ -29,7 +29,7 @@ from kilograd.search.table import Contributions
 
 TOLERANCE = 1e-7
 """Gains closer than this are the same."""
-_REPAIRS = 6
+_REPAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,18 @@ class Selection:
     """A scheme that fits, and how good it is.
 
     `gain` is the sum of its contributions; no scheme that fits has more than `bound`, and `proven`
-    says that they are the same. `static_bytes`: arena and state. `sram_bytes` and `flash_bytes` are
-    of the linked program, None where it was not linked. `reserve_bytes`: what was kept for stack and other
-    data; the proof is for programs that need as much of it. `compiles`: programs that were planned
-    for it; `refuted`: those of them whose true need was above their bound and the limit.
+    says that they are the same. `bound` may rest on `assumptions`, which held for every program that
+    was planned, a line each; `sure_bound` rests on none. `static_bytes`: arena and state. `sram_bytes` and `flash_bytes` are
+    of the linked program, None where it was not linked. `reserve_bytes`: what was kept for stack
+    and other data; the proof is for programs that need as much of it. `compiles`: programs that
+    were planned for it; `refuted`: those of them whose true need was above their bound and the
+    limit.
     """
 
     scheme: Scheme
     gain: float
     bound: float
+    sure_bound: float
     budget_bytes: int
     static_bytes: int
     sram_bytes: int | None
@@ -71,6 +74,7 @@ class Selection:
     reserve_bytes: int
     compiles: int
     refuted: int
+    assumptions: tuple[str, ...]
     seconds: float
 
     @property
@@ -134,7 +138,8 @@ def select(
     return Selection(
         scheme=best,
         gain=best.gain(contributions),
-        bound=max(bound, best.gain(contributions)),
+        bound=bound,
+        sure_bound=search.sure_bound,
         budget_bytes=limits.sram_bytes,
         static_bytes=model.static_bytes(best),
         sram_bytes=measured.sram_bytes if link else None,
@@ -142,6 +147,7 @@ def select(
         reserve_bytes=search.reserve_bytes,
         compiles=model.compiles - before,
         refuted=search.refuted,
+        assumptions=search.assumptions,
         seconds=time.perf_counter() - start,
     )
 
@@ -219,6 +225,8 @@ class _Search:
         self.reserve_bytes = reserve_bytes
         self.banned: set[Scheme] = set()
         self.refuted = 0
+        self.sure_bound = math.inf
+        self.assumptions: tuple[str, ...] = ()
         self._gains, self._model, self._limits = contributions, model, limits
         self._most_bytes = limits.sram_bytes - reserve_bytes
         self._deadline = deadline
@@ -256,20 +264,23 @@ class _Search:
             (s for s in (Scheme(0), *self._model.planned) if s not in self.banned and self.fits(s)),
             key=self._gain,
         )
-        bound = math.inf
-        while self._deadline - time.perf_counter() > 0:
-            answer = self._solve(best)
+        bound = self.sure_bound = math.inf
+        assume = False
+        while (left := self._deadline - time.perf_counter()) > 0:
+            answer = self._solve(best, left, assume)
             bound = min(bound, answer.bound)
+            if not assume:
+                self.sure_bound = bound
+            if answer.scheme is not None and self.fits(answer.scheme):
+                best = max(answer.scheme, best, key=self._gain)
             if answer.scheme is None or bound <= self._gain(best) + TOLERANCE:
                 break
-            if self.fits(answer.scheme):
-                best = answer.scheme
-            else:
+            if not self.fits(answer.scheme):
                 self.refuted += 1
-                for repaired in self._repairs(answer.scheme):
-                    if self._gain(repaired) > self._gain(best) + TOLERANCE and self.fits(repaired):
-                        best = repaired
-                        break
+                self._model.learn(answer.scheme)
+                assume = True
+                best = max([best, *filter(self.fits, self._repairs(answer.scheme))], key=self._gain)
+        self.sure_bound = max(self.sure_bound, self._gain(best))
         return best, max(bound, self._gain(best))
 
     def _gain(self, scheme: Scheme) -> float:
@@ -290,19 +301,28 @@ class _Search:
         fitting = [s for s in result if self._model.rows.least_bytes(s) <= most and self._cheap(s)]
         return sorted(fitting, key=self._gain, reverse=True)[:_REPAIRS]
 
-    def _solve(self, best: Scheme) -> _Answer:
-        """The integer program with what is known of the programs that were planned."""
+    def _solve(self, best: Scheme, seconds: float, assume: bool) -> _Answer:
+        """The integer program, with what the planned programs taught where one may assume it."""
+        rows, assumptions = self._model.rows, list[str]()
         program = _Program(self._gains, self._model)
-        for row in (*self._model.rows.arena, None):
+        for row in (*rows.arena, None):
             program.at_most(row, self._most_bytes)
         for limit in self._limits.costs:
             program.at_most_cost(limit.row, limit.most)
-        for scheme in self._model.planned:
-            if self._model.static_bytes(scheme) > self._most_bytes:
-                program.cut_off(scheme, with_larger=True)
         for scheme in self.banned:
             program.cut_off(scheme, with_larger=False)
-        return program.solve(self._deadline - time.perf_counter(), best)
+        learned = self._model.learned if assume else ()
+        for row in learned:
+            program.at_most(row, self._most_bytes)
+            assumptions.append(row.name)
+        for scheme in self._model.planned if assume else ():
+            arena = max((row.value(scheme) or 0 for row in learned), default=0)
+            least = max(rows.least_bytes(scheme), rows.state_bytes(scheme) + arena)
+            if least <= self._most_bytes < self._model.static_bytes(scheme):
+                program.cut_off(scheme, with_larger=True)
+                assumptions.append(f"what trains all of it, or more, does not fit either: {scheme}")
+        self.assumptions = tuple(assumptions)
+        return program.solve(seconds, best)
 
 
 @dataclass(frozen=True)
@@ -368,9 +388,10 @@ class _Program:
             if known:
                 coefficients[self._any(frozenset(known))] = float(size)
         binding = False
-        for k, column in enumerate(self._depths):
+        for k, (column, room) in enumerate(
+            zip(self._depths, self._largest(sizes, shared.values()), strict=True)
+        ):
             bases = [row.base[k] for row in rows]
-            room = self._largest(sizes, shared, k)
             if any(base is None for base in bases):
                 coefficients[column] = most - room  # with this depth the row does not hold
                 continue
@@ -380,14 +401,15 @@ class _Program:
         if binding:
             self._linear.row(coefficients, upper=most)
 
-    def _largest(
-        self, sizes: Mapping[Option, float], shared: Mapping[frozenset[Option], float], k: int
-    ) -> float:
-        """The most that the options of the last k layers can add."""
-        total = float(sum(shared.values()))
-        for path in self._paths[len(self._paths) - k :]:
-            total += max(0.0, *(size for (layer, _), size in sizes.items() if layer == path), 0.0)
-        return total
+    def _largest(self, sizes: Mapping[Option, float], shared: Iterable[float]) -> list[float]:
+        """The most that the options of the last k layers can add, for each k."""
+        best = dict.fromkeys(self._paths, 0.0)
+        for (layer, _), size in sizes.items():
+            best[layer] = max(best[layer], size)
+        result = [float(sum(shared))]
+        for path in reversed(self._paths):
+            result.append(result[-1] + best[path])
+        return result
 
     def _any(self, options: frozenset[Option]) -> int:
         """A column that is 1 where any of the options is chosen."""
