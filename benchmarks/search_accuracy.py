@@ -8,11 +8,12 @@ Tasks: `digits` and `faces`, transfer of the pretrained MCUNet-5FPS (benchmarks/
 contributions of each are read from DIRECTORY/<task>.json, as `kilograd search` leaves them; measure
 them at the same resolution.
 
-References are the head alone, the biases of the last k layers, the last layers whole, and for MCUNet
-the five published schemes. For each, the scheme of the largest summed contributions is selected that
-needs no more SRAM (arena and state of the planned programs; the stack differs by a hundred bytes),
-and both are trained: SGD on single samples, the same samples in the same order, the rate of a grid
-that is best on validation samples, mean and standard deviation of the test accuracy over the seeds.
+References are the head alone, the biases of the last k layers, the last layers whole, and for
+MCUNet the five published schemes. For each, the scheme of the largest summed contributions is
+selected that needs no more SRAM (arena and state of the planned programs; the stack differs by a
+hundred bytes), and both are trained: SGD on single samples, the same samples in the same order, the
+rate of a grid that is best on validation samples, mean and standard deviation of the test accuracy
+over the seeds.
 Between the references, schemes are selected at evenly spaced budgets, for the curve. `predicted` is
 the sum of contributions, `realised` the test accuracy less that of the head alone.
 
@@ -147,8 +148,8 @@ def contributions(directory: Path | None, name: str, model: MemoryModel, quick: 
     if quick:
         return synthetic(model)
     raise InputError(
-        f"no table of contributions at {path}; give --tables, the directory of what `kilograd search` "
-        f"measured, one file {name}.json for each task"
+        f"no table of contributions at {path}; give --tables, the directory of what "
+        f"`kilograd search` measured, one file {name}.json for each task"
     )
 
 

@@ -5,18 +5,19 @@
 
 MCUNet-5FPS in int8, 3 x 128 x 128, ten classes, batch 1, for a Cortex-M7; 42 convolutions at the
 ratios 0, 1/8, 1/4, 1/2, 1, and the biases of the last k. Budgets are KiB of all of the SRAM: arena,
-state, data and stack of the linked program. --table is a table of contributions as `kilograd search`
-leaves it; without one, a synthetic table is used (`synthetic`), and the output says so.
+state, data and stack of the linked program. --table is a table of contributions as `kilograd
+search` leaves it; without one, a synthetic table is used, and the output says so.
 
 `gain` is the sum of contributions in points of accuracy; `bound` an upper bound of it over all
 schemes that fit; `sure` the bound that assumes nothing. `compiles` counts the programs that were
-planned, `refuted` those whose need was above their lower bound and the budget. `setup` is the time for
-the lower bounds and the head's link, once for all budgets.
+planned, `refuted` those whose need was above their lower bound and the budget. `setup` is the time
+for the lower bounds and the head's link, once for all budgets.
 
-Evolutionary search is the baseline, as in the Tiny Training Engine paper (Lin et al., NeurIPS 2022),
-with the settings of Once-for-All's (Cai et al., ICLR 2020): population 100, a quarter are parents,
-half of the offspring by mutation with probability 0.1 a gene, half by uniform crossover. It judges
-by the lower bounds, and compiles only what would be its new best, so that its number of evaluations
+Evolutionary search is the baseline, as in the Tiny Training Engine paper (Lin et al., NeurIPS
+2022), with the settings of Once-for-All's (Cai et al., ICLR 2020): population 100, a quarter are
+parents, half of the offspring by mutation with probability 0.1 a gene, half by uniform crossover.
+It judges by the lower bounds, and compiles only what would be its new best, so that its number of
+evaluations
 is not a matter of time; what does not fit is dropped. --monotone compiles pairs of schemes of which
 one trains all that the other trains, and counts those where it needs less.
 """
@@ -92,7 +93,7 @@ class Evolution:
     def __init__(self, contributions: Contributions, model: MemoryModel, most_bytes: int) -> None:
         self.contributions, self.model, self.most = contributions, model, most_bytes
         self.paths, self.ratios = model.layers.paths, (Fraction(0), *model.ratios)
-        rows = [*model.rows.arena]
+        rows = [*model.rows.arena, *model.learned]
         self.base = np.array([[-np.inf if b is None else b for b in r.base] for r in rows])
         self.options = self._table([row.options for row in rows])
         self.state = np.array(model.rows.state.base)
