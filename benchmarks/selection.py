@@ -16,7 +16,7 @@ for the lower bounds and the head's link, once for all budgets.
 Evolutionary search is the baseline, as in the Tiny Training Engine paper (Lin et al., NeurIPS
 2022), with the settings of Once-for-All's (Cai et al., ICLR 2020): population 100, a quarter are
 parents, half of the offspring by mutation with probability 0.1 a gene, half by uniform crossover.
-It judges by the lower bounds, and compiles only what would be its new best, so that its number of
+It judges by the lower bounds and learned rows, and compiles only what would be its new best, so that its number of
 evaluations
 is not a matter of time; what does not fit is dropped. --monotone compiles pairs of schemes of which
 one trains all that the other trains, and counts those where it needs less.
@@ -93,14 +93,18 @@ class Evolution:
     def __init__(self, contributions: Contributions, model: MemoryModel, most_bytes: int) -> None:
         self.contributions, self.model, self.most = contributions, model, most_bytes
         self.paths, self.ratios = model.layers.paths, (Fraction(0), *model.ratios)
-        rows = [*model.rows.arena, *model.learned]
-        self.base = np.array([[-np.inf if b is None else b for b in r.base] for r in rows])
-        self.options = self._table([row.options for row in rows])
+        self.read_rows()
         self.state = np.array(model.rows.state.base)
         self.state_options = self._table([model.rows.state.options])[0]
         self.bias = np.array([contributions.bias_gain(k) for k in range(len(self.paths) + 1)])
         gains = {option: gain.mean for option, gain in contributions.weights.items()}
         self.gains = self._table([gains])[0]
+
+    def read_rows(self) -> None:
+        """The bounds, and what programs that did not fit have taught."""
+        rows = [*self.model.rows.arena, *self.model.learned]
+        self.base = np.array([[-np.inf if b is None else b for b in r.base] for r in rows])
+        self.options = self._table([row.options for row in rows])
 
     def _table(self, rows) -> np.ndarray:
         return np.array(
@@ -159,6 +163,8 @@ class Evolution:
                     best, best_gain = scheme, gains[place]
                     break
                 refused.add(key)
+                self.model.learn(scheme)
+                self.read_rows()
             known = {genes.tobytes(): (gain, genes) for gain, genes in parents}
             for gain, fit, genes in zip(gains, fits, population, strict=True):
                 if fit and genes.tobytes() not in refused:

@@ -133,8 +133,8 @@ def test_no_program_needs_less_than_the_rows_say(models, name, precision, atomic
         assert model.static_bytes(scheme) == program.arena_bytes + program.sources.state_bytes
 
 
-def test_where_more_training_needs_less():
-    """Learned rows are assumptions: a program that refutes one makes it forgotten."""
+def test_a_refuted_assumption_is_forgotten():
+    """A learned row that one planned program undercuts is not used again."""
     model = model_of({}, "chain", "int8")
     scheme = Scheme.of(4, {model.layers.paths[1]: Fraction(1)})
     model.static_bytes(scheme)
