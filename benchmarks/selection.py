@@ -16,9 +16,9 @@ for the lower bounds and the head's link, once for all budgets.
 Evolutionary search is the baseline, as in the Tiny Training Engine paper (Lin et al., NeurIPS
 2022), with the settings of Once-for-All's (Cai et al., ICLR 2020): population 100, a quarter are
 parents, half of the offspring by mutation with probability 0.1 a gene, half by uniform crossover.
-It judges by the lower bounds and learned rows, and compiles only what would be its new best, so that its number of
-evaluations
-is not a matter of time; what does not fit is dropped. --monotone compiles pairs of schemes of which
+It judges by the lower bounds and learned rows, and compiles only what would be its new best, so
+that its number of evaluations is not a matter of time; what does not fit is dropped.
+--monotone compiles pairs of schemes of which
 one trains all that the other trains, and counts those where it needs less.
 """
 
