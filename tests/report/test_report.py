@@ -90,7 +90,7 @@ def test_charts_hold_the_schedule(page):
         assert row["first"] == buffer.first and row["last"] >= min(
             buffer.last, len(program.train.graph.nodes)
         )
-    assert boxes["relu"]["keeper"] == "node 33, relu_grad of backward of features.1 (lenet.py:51)"
+    assert boxes["relu"]["keeper"] == "node 27, relu_grad of backward of features.1 (lenet.py:51)"
     work = max(values(specs["layer-work"]), key=len)
     assert sum(row["work"] for row in work) == program.figures.train_step.instructions
     uses = max(values(specs["memory-uses"]), key=len)

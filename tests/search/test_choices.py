@@ -5,17 +5,21 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from tests.report.programs import full_mlp
-from tests.report.test_report import charts, text_of, values
 
+from kilograd.planning.front import FrontPoint
 from kilograd.search.found import Found, Point
 from kilograd.search.table import Contributions, Gain
+from tests.report.programs import full_mlp
+from tests.report.test_report import charts, text_of, values
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
 from kilograd.report import render
-from kilograd.report.contributions import front, write_charts
+from kilograd.report.contributions import additivity, front, write_charts
+from kilograd.report.drawing import svg
+from kilograd.report.fronts import front as draw
+from kilograd.report.fronts import kind_marks
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,28 @@ def test_plots_are_pictures(found, tmp_path):
     texts = [path.read_text(encoding="utf-8") for path in written]
     assert all(text.startswith("<svg") for text in texts)
     assert "proven best" in texts[1] and "SRAM, KB" in texts[1] and "hidden.0" in texts[0]
+
+
+def test_predicted_and_realised_gains_are_set_against_each_other():
+    rows = [
+        {"name": "a", "kind": "found", "predicted": 0.02, "realised": 0.01},
+        {"name": "b", "kind": "biases", "predicted": 0.05, "realised": 0.07},
+    ]
+    diagonal, marks = (values(layer)[0] for layer in additivity(rows)["layer"])
+    pairs = [(row["predicted"], row["realised"]) for row in marks]
+    assert pairs == [(100 * row["predicted"], 100 * row["realised"]) for row in rows]
+    assert [row["predicted"] for row in diagonal] == pytest.approx([1, 7])
+    assert svg(additivity(rows)).startswith("<svg")
+
+
+def test_kinds_differ_in_colour_and_shape():
+    looks = [(mark["scale"]["domain"], mark["scale"]["range"]) for mark in
+             (each.to_dict() for each in kind_marks(["x", "y", "x", "z"]).values())]  # fmt: skip
+    assert all(domain == ["x", "y", "z"] and len(set(range_)) == 3 for domain, range_ in looks)
+
+
+def test_a_spread_is_drawn_where_it_is_known():
+    points = [FrontPoint("a", 1024, gain=1.0, spread=0.5), FrontPoint("b", 2048, gain=3.0)]
+    bars = [row for layer in draw(points)["layer"] for rows in values(layer)
+            for row in rows if "low" in row and layer["mark"]["type"] == "rule"]  # fmt: skip
+    assert [(row["low"], row["high"]) for row in bars] == [(0.5, 1.5), (3.0, 3.0)]

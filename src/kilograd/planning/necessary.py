@@ -9,7 +9,7 @@ and no allocation, can undercut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
@@ -199,15 +199,16 @@ class Alive:
             maker = self.producer[value]
             if maker in inside or maker < 0 or self.ancestors[node] >> maker & 1:
                 values.append((_aligned(value.type.bytes), maker, readers, later))
-        own = self.own_bytes(node, exists)
-        running = {t: self._running_bytes(node, t, charged, exists) - own for t in members}
-        done: list[frozenset[int]] = [frozenset()]
-        for member in members:
-            first = self._before[member] & inside
-            done += [d | {member} for d in done if first <= d]
         touches = not inside.isdisjoint(r for v in self._reads(node) for r in self.readers[v])
+        earlier = [t for t in members if not self.ancestors[node] & ~self.ancestors[t]]
+        key = (tuple(members), tuple((size, maker, later) for size, maker, _, later in values))
+        alone = not touches and not earlier
+        if alone and key in self._least:
+            return self._least[key]
+        own = self.own_bytes(node, exists) if not alone else 0
+        running = {t: self._running_bytes(t, charged, exists) - own for t in earlier}
         least: int | None = None
-        for d in done:
+        for d in self._done(members):
             total = sum(
                 size
                 for size, maker, readers, later in values
@@ -215,24 +216,33 @@ class Alive:
             )
             if touches:
                 total += self.own_bytes(node, exists, inside - d) - own
-            total = max(total, *(running[t] for t in d), total)
+            total = max(total, *(running[t] for t in earlier if t in d), total)
             least = total if least is None else min(least, total)
+        if alone:
+            self._least[key] = least or 0
         return least or 0
+
+    @cached_property
+    def _least(self) -> dict[tuple[tuple[int, ...], tuple[tuple[int, int, bool], ...]], int]:
+        """Groups that have nothing to do with the node that runs cost the same at many nodes."""
+        return {}
+
+    def _done(self, members: Sequence[int]) -> list[frozenset[int]]:
+        """The sets of members that can have run: with each, those that run before it."""
+        inside = set(members)
+        done: list[frozenset[int]] = [frozenset()]
+        for member in members:
+            first = self._before[member] & inside
+            done += [d | {member} for d in done if first <= d]
+        return done
 
     def _reads(self, node: int) -> set[Value]:
         inputs = self.graph.nodes[node].inputs
         return {self.root.get(value, value) for value in inputs} & self.producer.keys()
 
-    def _running_bytes(
-        self, node: int, other: int, charged: Collection[Value], exists: Exists
-    ) -> int:
-        """What is alive while `other` runs before `node`, beside what `node` needs; 0 where it may
-        run before all of that exists.
-        """
-        if self.ancestors[node] & ~self.ancestors[other]:
-            return 0
-        reads = self._reads(other).intersection(charged)
-        return self.own_bytes(other, exists) + self.aligned(reads)
+    def _running_bytes(self, node: int, charged: Collection[Value], exists: Exists) -> int:
+        """What is alive while a node runs beside what is not charged."""
+        return self.own_bytes(node, exists) + self.aligned(self._reads(node).intersection(charged))
 
     def waiting(self) -> set[Value]:
         """What waits for the updates: of an atomic step, all of it is alive at the same time."""

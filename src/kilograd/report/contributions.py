@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kilograd.errors import InputError
 from kilograd.planning.facts import Kind
 from kilograd.report import fronts
-from kilograd.report.drawing import Spec, altair_module, svg
+from kilograd.report.drawing import Spec, altair_module, finish, svg
 from kilograd.report.palette import KINDS
 from kilograd.report.runtime import require_charts
 from kilograd.saving import write_file
@@ -108,6 +109,44 @@ def front(found: Found) -> Spec:
     return fronts.front(
         found.choices(), gain="sum of contributions, points over the head alone", by_kind=True
     )
+
+
+def additivity(points: Sequence[Mapping[str, Any]]) -> Spec:
+    """Realised against predicted gain; on the line the sum of contributions is what happens.
+
+    Each point has `name`, `kind`, `predicted` and `realised`, fractions.
+    """
+    alt = altair_module()
+    rows = [
+        {
+            "name": point["name"],
+            "kind": point["kind"],
+            "predicted": 100 * point["predicted"],
+            "realised": 100 * point["realised"],
+        }
+        for point in points
+    ]
+    ends = [row[key] for row in rows for key in ("predicted", "realised")] or [0.0]
+    diagonal = [{"predicted": end, "realised": end} for end in (min(ends), max(ends))]
+    x = alt.X("predicted:Q", title="predicted gain, points")
+    y = alt.Y("realised:Q", title="realised gain, points")
+    line = (
+        alt.Chart(alt.Data(values=diagonal))
+        .mark_line(strokeDash=[4, 4], color="currentColor", opacity=0.6)
+        .encode(x=x, y=y)
+    )
+    marks = fronts.kind_marks([str(row["kind"]) for row in rows])
+    tooltip = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("predicted:Q", format=".2f"),
+        alt.Tooltip("realised:Q", format=".2f"),
+    ]
+    dots = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_point(size=70, filled=True, opacity=1)
+        .encode(x=x, y=y, tooltip=tooltip, **marks)
+    )
+    return finish(alt.layer(line, dots), 360)
 
 
 def _spec(chart: Any) -> Spec:

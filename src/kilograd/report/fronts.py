@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kilograd.planning.facts import Kind
@@ -71,12 +71,8 @@ def front(
         }
         for point, efficient_ in zip(points, on_front, strict=True)
     ]
-    by = "kind" if by_kind else "what"
-    kinds = list(dict.fromkeys(point.kind for point in points))
-    colors = dict(zip(kinds, itertools.cycle(_KINDS), strict=False)) if by_kind else FRONT
-    shapes = dict(zip(colors, itertools.cycle(_SHAPES), strict=False))
-    legend = alt.Legend(orient="top", title=None, labelColor="currentColor") if by_kind else None
-    color = color_of(by, colors, list(colors), legend)
+    kinds = [point.kind for point in points]
+    looks = kind_marks(kinds) if by_kind else _marks("what", FRONT, None)
     y = alt.Y(
         "value:Q",
         title=title,
@@ -91,7 +87,7 @@ def front(
     )
     tooltip = [
         alt.Tooltip("label:N", title="choice"),
-        alt.Tooltip(f"{by}:N"),
+        alt.Tooltip("kind:N" if by_kind else "what:N"),
         alt.Tooltip("sram:Q", title="SRAM, bytes", format=","),
         *(
             alt.Tooltip(f"{name}:N", title=title)
@@ -111,15 +107,9 @@ def front(
         .encode(
             x=x,
             y=y,
-            color=color,
-            shape=alt.Shape(
-                f"{by}:N",
-                title=None,
-                scale=alt.Scale(domain=list(shapes), range=list(shapes.values())),
-                legend=legend,
-            ),
             size=alt.Size("area:Q", scale=None, legend=None),
             tooltip=tooltip,
+            **looks,
         )
     )
     label = (
@@ -134,7 +124,7 @@ def front(
             alt.Chart(alt.Data(values=rows))
             .transform_filter("datum.high > datum.low")
             .mark_rule()
-            .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=color),
+            .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=looks["color"]),
         )
     if limit_bytes is not None and limit_bytes <= 1.25 * largest:
         layers.append(
@@ -143,6 +133,23 @@ def front(
             .encode(x=x, tooltip=[alt.Tooltip("sram:Q", title="SRAM there is", format=",")])
         )
     return finish(alt.layer(*layers), 260)
+
+
+def kind_marks(kinds: Sequence[str]) -> dict[str, Any]:
+    """The channels that tell the kinds of marks apart by colour and shape, with a legend."""
+    legend = altair_module().Legend(orient="top", title=None, labelColor="currentColor")
+    names = list(dict.fromkeys(kinds))
+    return _marks("kind", dict(zip(names, itertools.cycle(_KINDS), strict=False)), legend)
+
+
+def _marks(field: str, colors: Mapping[str, str], legend: Any) -> dict[str, Any]:
+    alt = altair_module()
+    shapes = dict(zip(colors, itertools.cycle(_SHAPES), strict=False))
+    scale = alt.Scale(domain=list(shapes), range=list(shapes.values()))
+    return {
+        "color": color_of(field, colors, list(colors), legend),
+        "shape": alt.Shape(f"{field}:N", title=None, scale=scale, legend=legend),
+    }
 
 
 def _label(number: str, unit: str) -> str:

@@ -29,7 +29,7 @@ from kilograd.search.table import Contributions
 
 TOLERANCE = 1e-7
 """Gains closer than this are the same."""
-_REPAIRS = 3
+_REPAIRS = 1
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,8 @@ def select(
     if reserve_bytes is None:
         measured = model.linked(head)
         reserve_bytes = measured.data_bytes + measured.stack_bytes
+    if link and _too_much(model.linked(head).flash_bytes, limits.flash_bytes):
+        raise InfeasibleError(_flash(model.linked(head).flash_bytes, limits.flash_bytes))
     search = _Search(contributions, model, limits, reserve_bytes, start + seconds)
     search.require(head)
     while True:
@@ -130,8 +132,6 @@ def select(
             needed = measured.sram_bytes - model.static_bytes(best)
             search = _Search(contributions, model, limits, needed, start + seconds)
         elif _too_much(measured.flash_bytes, limits.flash_bytes):
-            if best == head:
-                raise InfeasibleError(_flash(measured.flash_bytes, limits.flash_bytes))
             search.banned.add(best)
         else:
             break
@@ -188,8 +188,8 @@ def _too_much(needed: int, most: int | None) -> bool:
 
 def _flash(needed: int, most: int | None) -> str:
     return (
-        f"training the head alone needs {needed:,} bytes of flash, more than the {most:,} there "
-        "are.\nWhat helps: a narrower network, or a device with more flash."
+        f"training the head alone needs {needed:,} bytes of flash, more than the {most or 0:,} "
+        "there are.\nWhat helps: a narrower network, or a device with more flash."
     )
 
 

@@ -1,0 +1,332 @@
+"""Found schemes against hand-made ones at equal SRAM: accuracy, and whether gains add up.
+
+    python benchmarks/search_accuracy.py --tables DIRECTORY [--data digits faces speech]
+        [--seeds 3] [--json FILE] [--plots DIRECTORY] [--quick]
+
+Tasks: `digits` and `faces`, transfer of the pretrained MCUNet-5FPS (benchmarks/transfer.py), and
+`speech`, a DS-CNN that gets to know a new speaker (benchmarks/speech.py, the last of the six). The
+contributions of each are read from DIRECTORY/<task>.json, as `kilograd search` leaves them; measure
+them at the same resolution.
+
+References are the head alone, the biases of the last k layers, the last layers whole, and for
+MCUNet the five published schemes. For each, the scheme of the largest summed contributions is
+selected that needs no more SRAM (arena and state of the planned programs; the stack differs by a
+hundred bytes), and both are trained: SGD on single samples, the same samples in the same order, the
+rate of a grid that is best on validation samples, mean and standard deviation of the test accuracy
+over the seeds.
+Between the references, schemes are selected at evenly spaced budgets, for the curve. `predicted` is
+the sum of contributions, `realised` the test accuracy less that of the head alone.
+
+--quick is a smoke test of minutes at most: tiny budgets, one rate, and gains drawn at random where
+the directory has no table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import speech
+import transfer
+from real_data import Log, Split, data_file, learn, table
+
+from kilograd import zoo
+from kilograd.compiler import Prepared, prepare
+from kilograd.errors import InputError
+from kilograd.execution.session import Session
+from kilograd.planning.front import FrontPoint
+from kilograd.report.contributions import additivity
+from kilograd.report.drawing import svg
+from kilograd.report.fronts import front
+from kilograd.search.memory import MemoryModel
+from kilograd.search.points import biases_only, head_only, last_layers
+from kilograd.search.scheme import Scheme
+from kilograd.search.select import Limits, select
+from kilograd.search.table import Contributions, Gain
+
+RATES = (0.001, 0.003, 0.01)
+HEADER = ("scheme", "kind", "SRAM, B", "rate", "accuracy, %", "predicted", "realised")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network before it is decided what to train, and samples for a seed."""
+
+    prepared: Prepared
+    draw: Callable[[int], tuple[Split, Split]]
+    test: Split
+    start: Callable[[Session, int], None]
+    epochs: int
+    published: Mapping[str, Scheme]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A scheme that was trained."""
+
+    name: str
+    kind: str
+    scheme: Scheme
+    static_bytes: int
+    predicted: float | None
+    rate: float
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def spread(self) -> float:
+        return float(np.std(self.accuracies))
+
+
+def mcunet(name: str, resolution: int) -> Task:
+    source = transfer.TASKS[name](resolution)
+    chosen = np.random.default_rng(0).permutation(len(source.pool[0]))[: transfer.CALIBRATION]
+    model, example = zoo.create(
+        "mcunet_5fps",
+        num_classes=source.classes,
+        weights=data_file(transfer.WEIGHTS),
+        resolution=resolution,
+    )
+    transfer.scale_features(model, source.pool[0][chosen])
+    prepared = prepare(model, example, precision="int8", calibration=source.pool[0][chosen])
+
+    def start(session: Session, seed: int) -> None:
+        session.load_state_dict(transfer.fresh_head(source, seed))
+
+    layers = MemoryModel(prepared).layers.paths
+    published = {
+        scheme.label: Scheme.of(
+            max(scheme.biases, *(len(layers) - place for place, r in scheme.weights.items() if r)),
+            {layers[place]: ratio for place, ratio in scheme.weights.items() if ratio},
+        )
+        for scheme in zoo.schemes()
+        if scheme.network == "mcunet-5fps"
+    }
+    return Task(prepared, source.draw, source.test, start, source.epochs, published)
+
+
+def speaker(quick: bool, log: Log) -> Task:
+    sounds = speech.recordings((1.0,) if quick else speech.SPEEDS)
+    who = len(sounds.names) - 1
+    model = speech.pretrained(sounds, who, 1 if quick else speech.EPOCHS, log)
+    others = np.flatnonzero(sounds.speaker != who)
+    chosen = np.random.default_rng(0).permutation(others)[: speech.CALIBRATION]
+    prepared = prepare(
+        model, sounds.x[0, :1], precision="int8", calibration=sounds.x[0, chosen], name="speech"
+    )
+    return Task(
+        prepared,
+        lambda seed: sounds.draw(who, seed),
+        sounds.test(who),
+        lambda session, seed: None,
+        speech.CHOSEN.epochs,
+        {},
+    )
+
+
+def synthetic(model: MemoryModel) -> Contributions:
+    rng, paths = np.random.default_rng(0), model.layers.paths
+    biases = {k: Gain(0.1 * k / len(paths)) for k in range(1, len(paths) + 1)}
+    weights = {(p, r): Gain(rng.uniform(0, 0.05) * float(r)) for p in paths for r in model.ratios}
+    return Contributions("random", paths, Gain(0.5), biases, weights, "random")
+
+
+def contributions(directory: Path | None, name: str, model: MemoryModel, quick: bool) -> Any:
+    path = directory / f"{name}.json" if directory else None
+    if path is not None and path.is_file():
+        return Contributions.load(path)
+    if quick:
+        return synthetic(model)
+    raise InputError(
+        f"no table of contributions at {path}; give --tables, the directory of what "
+        f"`kilograd search` measured, one file {name}.json for each task"
+    )
+
+
+def references(task: Task, model: MemoryModel) -> dict[str, tuple[str, Scheme]]:
+    count = len(model.layers.paths)
+    found = {"head": ("head", head_only())}
+    for k in sorted({*(k for k in (5, 10, 20, 30) if k < count), count}):
+        found[f"biases {k}"] = ("biases", biases_only(model, k))
+    for k in (1, 2, 4):
+        if k < count:
+            found[f"last {k}"] = ("last layers", last_layers(model, k))
+    for label, scheme in task.published.items():
+        found[f"published {label}"] = ("published", scheme)
+    return found
+
+
+def train(
+    task: Task, model: MemoryModel, scheme: Scheme, rates: tuple[float, ...], seeds: int,
+    optimize: str,
+) -> tuple[float, tuple[float, ...]]:  # fmt: skip
+    """The best rate on validation samples, and the test accuracies of the seeds with it."""
+    session = task.prepared.program(scheme.spec(model.layers)).on_host(optimize=optimize)
+    results = {}
+    for rate in rates:
+        judged, tested = [], []
+        for seed in range(seeds):
+            samples, validation = task.draw(seed)
+            session.reset()
+            task.start(session, seed)
+            finite = learn(session, samples, task.epochs, rate, seed)
+            judged.append(session.accuracy(*validation) if finite else 0.0)
+            tested.append(session.accuracy(*task.test) if finite else 0.0)
+        results[rate] = float(np.mean(judged)), tuple(tested)
+    best = max(results, key=lambda rate: results[rate][0])
+    return best, results[best][1]
+
+
+def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> list[Row]:
+    model = MemoryModel(task.prepared)
+    gains = contributions(arguments.tables, name, model, arguments.quick)
+    named = references(task, model)
+    if arguments.quick:
+        named = {key: named[key] for key in ("head", "biases 5", "last 1")}
+    rates = RATES[1:2] if arguments.quick else RATES
+    budgets = {key: model.static_bytes(scheme) for key, (_, scheme) in named.items()}
+    low, high = min(budgets.values()), max(budgets.values())
+    if not arguments.quick:
+        for budget in np.linspace(low, high, arguments.curve + 2)[1:-1]:
+            budgets[f"{budget / 1024:.0f} KB"] = int(budget)
+    for key, budget in budgets.items():
+        found = select(gains, model, Limits(budget), link=False, reserve_bytes=0)
+        log(f"{name}: at {key}, {budget:,} B: gain {found.gain:.4f}, gap {found.gap:.4f}")
+        named[f"found at {key}"] = ("found", found.scheme)
+    rows: list[Row] = []
+    trained: dict[Scheme, tuple[float, tuple[float, ...]]] = {}
+    optimize = "-O1" if arguments.quick else "-O3"
+    for key, (kind, scheme) in named.items():
+        if scheme not in trained:
+            trained[scheme] = train(task, model, scheme, rates, arguments.seeds, optimize)
+        try:
+            predicted = scheme.gain(gains)
+        except InputError:  # a ratio that was not measured
+            predicted = None
+        rate, accuracies = trained[scheme]
+        rows.append(Row(key, kind, scheme, model.static_bytes(scheme), predicted, rate, accuracies))
+        log(f"{name}: {key}: {100 * rows[-1].mean:.1f} +- {100 * rows[-1].spread:.1f}")
+    return rows
+
+
+def report(name: str, rows: list[Row], plots: Path | None) -> dict[str, Any]:
+    base = next(row.mean for row in rows if row.kind == "head")
+    print(f"\n{name}\n")
+    print(
+        table(
+            HEADER,
+            [
+                (
+                    row.name, row.kind, f"{row.static_bytes:,}", f"{row.rate:g}",
+                    f"{100 * row.mean:.1f} ± {100 * row.spread:.1f}",
+                    "" if row.predicted is None else f"{100 * row.predicted:.1f}",
+                    f"{100 * (row.mean - base):.1f}",
+                )
+                for row in rows
+            ],
+        ),
+        flush=True,
+    )  # fmt: skip
+    worse = [
+        row.name
+        for row in rows
+        if row.kind != "found"
+        and row.mean > next(r.mean for r in rows if r.name == f"found at {row.name}")
+    ]
+    print(f"\nreferences above what was found at their SRAM: {', '.join(worse) or 'none'}")
+    data = [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "sram_bytes": row.static_bytes,
+            "accuracy": row.mean,
+            "spread": row.spread,
+            "accuracies": row.accuracies,
+            "rate": row.rate,
+            "predicted": row.predicted,
+            "realised": row.mean - base,
+            "biases": row.scheme.biases,
+            "weights": {path: str(ratio) for path, ratio in row.scheme.weights},
+        }
+        for row in rows
+    ]
+    known = [row for row in data if row["predicted"] is not None]
+    pairs = np.array([(row["predicted"], row["realised"]) for row in known])
+    if len(pairs) > 1 and pairs.std(0).min() > 0:
+        print(
+            f"predicted less realised: mean {100 * (pairs[:, 0] - pairs[:, 1]).mean():.1f} points; "
+            f"correlation {np.corrcoef(pairs.T)[0, 1]:.2f}"
+        )
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        points = [
+            FrontPoint(
+                row.name,
+                row.static_bytes,
+                gain=100 * row.mean,
+                spread=100 * row.spread,
+                kind=row.kind,
+            )
+            for row in rows
+        ]
+        chart = front(points, gain="accuracy, %", by_kind=True)
+        (plots / f"{name}-front.svg").write_text(svg(chart), encoding="utf-8")
+        chart = additivity(known)
+        (plots / f"{name}-additivity.svg").write_text(svg(chart, 420), encoding="utf-8")
+    return {"task": name, "schemes": data}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", type=Path)
+    parser.add_argument(
+        "--data", nargs="+", default=["digits", "faces", "speech"],
+        choices=("digits", "faces", "speech"),
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--resolution", type=int, default=48)
+    parser.add_argument("--curve", type=int, default=6, help="budgets between the references")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plots", type=Path)
+    parser.add_argument("--quick", action="store_true", help="a smoke run")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    log, results = Log(), []
+    if arguments.quick:
+        arguments.resolution, arguments.seeds = 32, 1
+    for name in arguments.data:
+        if name == "speech":
+            task = speaker(arguments.quick, log)
+        else:
+            task = mcunet(name, arguments.resolution)
+        if arguments.quick:
+            short = (task.test[0][:20], task.test[1][:20])
+            task = replace(task, epochs=1, test=short, draw=_few(task.draw))
+        results.append(report(name, measure(name, task, arguments, log), arguments.plots))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _few(draw: Callable[[int], tuple[Split, Split]]) -> Callable[[int], tuple[Split, Split]]:
+    def few(seed: int) -> tuple[Split, Split]:
+        samples, validation = draw(seed)
+        return (samples[0][:20], samples[1][:20]), (validation[0][:20], validation[1][:20])
+
+    return few
+
+
+if __name__ == "__main__":
+    main()
