@@ -25,7 +25,7 @@ STEP = {"stm32f746": 0.12, "nrf52840": 0.12, "rp2040": 0.30}
 float takes without an FPU depends on the number: zeros are quick.
 """
 
-NODES = {"stm32f746": 0.20, "nrf52840": 0.20, "rp2040": 0.32}
+NODES = {"stm32f746": 0.22, "nrf52840": 0.22, "rp2040": 0.32}
 """The sum over nodes of |predicted - counted|, as a share of the step."""
 
 FLOAT, INT8 = {"precision": "float32"}, {"precision": "int8"}
