@@ -1,4 +1,7 @@
-"""Fits kernel tables on counted instructions: non-negative least squares on relative errors.
+"""Fits kernel tables on counted instructions: non-negative least squares.
+
+Squared errors count in inverse proportion to the instructions of a node: between absolute errors,
+which only the largest nodes would make, and relative ones, by which sums over nodes come out small.
 
 A coefficient below zero would promise that more work takes fewer instructions, so none is. With
 nine features the best non-negative fit is found by trying every set of features: a fit whose
@@ -21,7 +24,7 @@ from kilograd.ir import Graph
 from kilograd.planning.costs import works
 
 _SMALL = 200
-"""Instructions below which errors count absolutely: they do not matter to a step."""
+"""Instructions below which nodes count as if they had that many: they do not matter to a step."""
 
 _START = FEATURES.index("start")
 """Not a fit by itself where there is real work: one shape says nothing of a larger one."""
@@ -68,7 +71,8 @@ def fit(cpu: Cpu, networks: Sequence[str], counted: Sequence[Sample]) -> KernelT
 def _fit(group: Sequence[Sample]) -> Kernel:
     amounts = np.array([[sample.features[name] for name in FEATURES] for sample in group])
     counts = np.array([sample.instructions for sample in group], np.float64)
-    weights = 1 / np.maximum(counts, _SMALL)
+    sizes = np.maximum(counts, _SMALL)
+    weights = 1 / np.sqrt(sizes)
     rows, wanted = amounts * weights[:, None], counts * weights
     distinct = len(np.unique(amounts, axis=0))
     constant = counts.max() < _SMALL
@@ -86,7 +90,7 @@ def _fit(group: Sequence[Sample]) -> Kernel:
                 best = error, chosen, solution
     assert best is not None, "a single feature has a non-negative fit"
     _, chosen, solution = best
-    error = float(np.mean(np.abs(rows[:, chosen] @ solution - wanted)))
+    error = float(np.mean(np.abs(amounts[:, chosen] @ solution - counts) / sizes))
     return Kernel(
         instructions={
             FEATURES[index]: float(f"{value:.5g}")
