@@ -22,7 +22,7 @@ from kilograd.planning.facts import Kind, Phase
 from kilograd.planning.front import FrontPoint, efficient, measure_of
 from kilograd.planning.layers import LayerFacts
 from kilograd.report import charts
-from kilograd.report.fronts import quantity
+from kilograd.report.choices import quantity
 from kilograd.report.gaps import gap_dashes
 from kilograd.report.palette import DARK_PAGE, FRONT, KINDS, LIGHT_PAGE, PHASES, USES
 from kilograd.report.runtime import chart_runtime, require_charts
