@@ -45,9 +45,9 @@ from kilograd.compiler import Prepared, prepare
 from kilograd.errors import InputError
 from kilograd.execution.session import Session
 from kilograd.planning.front import FrontPoint
+from kilograd.report.choices import front
 from kilograd.report.contributions import additivity
 from kilograd.report.drawing import svg
-from kilograd.report.fronts import front
 from kilograd.search.memory import MemoryModel
 from kilograd.search.points import biases_only, head_only, last_layers
 from kilograd.search.scheme import Scheme

@@ -16,10 +16,10 @@ pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
 from kilograd.report import render
+from kilograd.report.choices import front as draw
+from kilograd.report.choices import kind_marks
 from kilograd.report.contributions import additivity, front, write_charts
 from kilograd.report.drawing import svg
-from kilograd.report.fronts import front as draw
-from kilograd.report.fronts import kind_marks
 
 
 @pytest.fixture(scope="module")

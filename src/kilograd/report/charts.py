@@ -14,6 +14,7 @@ from kilograd.figures import Figures, Step
 from kilograd.ir import Graph
 from kilograd.planning.explain import kept_for
 from kilograd.planning.facts import BufferFacts, Kind, Phase
+from kilograd.report.choices import front as front
 from kilograd.report.confusion import MOST_CLASSES as MOST_CLASSES
 from kilograd.report.confusion import confusion as confusion
 from kilograd.report.drawing import FONT as _FONT
@@ -22,7 +23,6 @@ from kilograd.report.drawing import altair_module as _altair
 from kilograd.report.drawing import color_of as _color
 from kilograd.report.drawing import finish as _finish
 from kilograd.report.drawing import kilobytes as _kilobytes
-from kilograd.report.fronts import front as front
 from kilograd.report.gaps import gap_marks
 from kilograd.report.palette import KINDS, PHASES, USES, ink_on
 

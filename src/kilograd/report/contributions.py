@@ -8,7 +8,7 @@ from typing import Any
 
 from kilograd.errors import InputError
 from kilograd.planning.facts import Kind
-from kilograd.report import fronts
+from kilograd.report import choices
 from kilograd.report.drawing import Spec, altair_module, finish, svg
 from kilograd.report.palette import KINDS
 from kilograd.report.runtime import require_charts
@@ -106,7 +106,7 @@ def front(found: Found) -> Spec:
     """The gain of the best scheme against the SRAM of its program; what is proven the best has
     another mark than where a better one is not excluded.
     """
-    return fronts.front(
+    return choices.front(
         found.choices(), gain="sum of contributions, points over the head alone", by_kind=True
     )
 
@@ -135,7 +135,7 @@ def additivity(points: Sequence[Mapping[str, Any]]) -> Spec:
         .mark_line(strokeDash=[4, 4], color="currentColor", opacity=0.6)
         .encode(x=x, y=y)
     )
-    marks = fronts.kind_marks([str(row["kind"]) for row in rows])
+    marks = choices.kind_marks([str(row["kind"]) for row in rows])
     tooltip = [
         alt.Tooltip("name:N"),
         alt.Tooltip("predicted:Q", format=".2f"),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from kilograd.planning.front import FrontPoint, Measure, measures_of
+from kilograd.report.choices import front
 from kilograd.report.drawing import Spec
-from kilograd.report.fronts import front
 from kilograd.report.html import html, write_html
 from kilograd.report.palette import FRONT
 from kilograd.report.runtime import require_charts

@@ -20,7 +20,7 @@ from kilograd.planning.facts import Kind, Phase
 from kilograd.planning.front import FrontPoint, efficient, measure_of
 from kilograd.planning.layers import LayerFacts
 from kilograd.report import charts
-from kilograd.report.fronts import quantity
+from kilograd.report.choices import quantity
 from kilograd.report.gaps import gap_dashes
 from kilograd.report.html import html, write_html
 from kilograd.report.palette import FRONT, KINDS, PHASES, USES

@@ -18,7 +18,7 @@ pytest.importorskip("vl_convert")
 
 from kilograd.report import render
 from kilograd.report.charts import front, memory_map
-from kilograd.report.fronts import quantity
+from kilograd.report.choices import quantity
 
 pytestmark = pytest.mark.xdist_group("report")
 
