@@ -200,7 +200,7 @@ def contribute(
             orders = channel_orders(network.forward, layers, scores, predictor)
     if method == "fast":
         table = predicted(
-            layers, scores, reached, name=network.name, orders=orders, predictor=predictor
+            layers, scores, reached, rates=bench.rates, name=network.name, orders=orders
         )
         return table, orders
     make = Plan.quick if method == "quick" else Plan.full
