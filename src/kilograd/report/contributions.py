@@ -106,8 +106,8 @@ def contributions(found: Contributions) -> Spec:
 
 
 def front(found: Found) -> Spec:
-    """The gain of the best scheme against the SRAM of its program; hollow where a better one is not
-    excluded.
+    """The sum of contributions of the best schemes against the SRAM of their programs, hollow where
+    a better one is not excluded; and what they gain when they are trained, with the spread.
     """
     alt = _altair()
     rows = [
@@ -120,13 +120,28 @@ def front(found: Found) -> Spec:
     ]
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("sram:Q", title="SRAM of the program, KB", scale=alt.Scale(zero=False)),
-        y=alt.Y("gain:Q", title="sum of contributions, points over the head alone"),
+        y=alt.Y("gain:Q", title="points over the head alone"),
     )
     line = base.mark_line(interpolate="step-after", color=_WEIGHT)
     points = base.mark_point(size=60, color=_WEIGHT, strokeWidth=1.5).encode(
         fill=alt.condition("datum.told == 'proven best'", alt.value(_WEIGHT), alt.value("white"))
     )
-    return _spec(alt.layer(line, points).properties(width=_WIDTH, height=260))
+    real = [
+        {
+            "sram": point.sram_bytes / 1024,
+            "gain": 100 * point.realised.mean,
+            "low": 100 * (point.realised.mean - point.realised.spread),
+            "high": 100 * (point.realised.mean + point.realised.spread),
+        }
+        for point in found.front
+        if point.realised is not None
+    ]
+    trained = alt.Chart(alt.Data(values=real)).encode(x="sram:Q")
+    bars = trained.mark_rule(color=_BIAS).encode(y="low:Q", y2="high:Q")
+    dots = trained.mark_point(size=60, filled=True, color=_BIAS, shape="square").encode(y="gain:Q")
+    layers = [line, points, *([bars, dots] if real else [])]
+    title = "blue: sum of contributions; orange: trained"
+    return _spec(alt.layer(*layers).properties(width=_WIDTH, height=260, title=title))
 
 
 def _altair() -> Any:

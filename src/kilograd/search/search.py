@@ -144,7 +144,7 @@ def find(
             orders = channel_orders(network.forward, layers, scores, predictor)
     taken = time.perf_counter() - start
     found = _selected(network, layers, contributions, orders, front, time_limit, taken)
-    return replace(found, realised=realised(bench, found, effort.seeds))
+    return trained(bench, found, effort.seeds)
 
 
 def _selected(
@@ -172,15 +172,25 @@ def _selected(
     )
 
 
-def realised(bench: Bench, found: Found, seeds: int) -> Gain:
-    """What the scheme gains over the head alone when it is trained, seed by seed: contributions are
-    summed as if they were independent, and those of "fast" are predictions.
+def trained(bench: Bench, found: Found, seeds: int) -> Found:
+    """The same with all schemes of the front trained, and the one that gains most as the best; of
+    equal ones the smallest.
+
+    Contributions are summed as if they were independent, and those of "fast" are predictions, so
+    the largest sum need not be the best scheme.
     """
-    head, scheme = bench.scores(
-        [found.layers.spec(0, {}), found.spec], range(seeds), "training the scheme"
+    head, *schemes = bench.scores(
+        [found.layers.spec(0, {}), *map(found.spec_of, found.front)],
+        range(seeds),
+        "training the schemes",
     )
-    pairs = zip(scheme, head, strict=True)
-    return gain(np.array([one.accuracy - other.accuracy for one, other in pairs]))
+    points = []
+    for point, scores in zip(found.front, schemes, strict=True):
+        pairs = zip(scores, head, strict=True)
+        realised = gain(np.array([one.accuracy - other.accuracy for one, other in pairs]))
+        points.append(replace(point, realised=realised))
+    best = max(points, key=lambda p: p.realised.mean if p.realised else 0.0)
+    return replace(found, best=best, front=tuple(points))
 
 
 def contribute(
