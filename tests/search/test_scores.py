@@ -13,7 +13,15 @@ from kilograd import zoo
 from kilograd.compiler import prepare
 from kilograd.options import Loss
 from kilograd.search.layers import layers_of
-from kilograd.search.predict import PREDICTOR, bounded, channel_orders, predicted, score_layers
+from kilograd.search.predict import (
+    PREDICTOR,
+    bounded,
+    channel_orders,
+    predicted,
+    reach_limit,
+    score_layers,
+)
+from kilograd.search.scheme import Scheme
 from kilograd.search.scores import score
 from kilograd.search.store import Score
 from kilograd.transforms.reorder import to_front
@@ -139,6 +147,19 @@ def test_predictions_follow_from_scores(tmp_path):
         assert found.weights["fc1", ratio].mean == pytest.approx(expected)
     x = unit * sum(scores[path].bias["first_order"] for path in layers.paths)
     assert found.biases[2].mean == pytest.approx(most * max(x - x * x / 4, -1))
+
+
+def test_all_that_a_scheme_trains_is_within_reach(tmp_path):
+    network, layers, place = bench(tmp_path)
+    scores, reached = score_layers(network, place, layers)
+    limit = reach_limit(layers, scores, reached, place.rates, {})
+    scheme = Scheme.of(2, {"fc0": Fraction(1), "fc1": Fraction(1, 2)})
+    whole = scores["fc0"].channels["first_order"].sum()
+    half = scores["fc1"].channels["first_order"][: layers.body[1].count(Fraction(1, 2))].sum()
+    biases = sum(scores[path].bias["first_order"] for path in layers.paths)
+    x = place.rates / reached.loss * (whole + half + biases)
+    assert limit.row.value(scheme) == pytest.approx(1e6 * x, rel=1e-4)
+    assert limit.most == 2e6 and limit.row.value(Scheme(0)) == 0
 
 
 def test_steps_that_are_too_long_are_no_gain():

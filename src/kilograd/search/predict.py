@@ -16,7 +16,9 @@ from kilograd.ir import Graph
 from kilograd.options import Loss
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, gain
+from kilograd.search.rows import Row
 from kilograd.search.scores import LayerScore, score
+from kilograd.search.select import CostLimit
 from kilograd.search.store import Score
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.training import trial
@@ -106,6 +108,25 @@ def bounded(decrease: float) -> float:
     x = 2, no gain at x = 4, and harm beyond, where steps are too long for the layer; -1 at worst.
     """
     return max(decrease - decrease**2 / 4, -1.0)
+
+
+def reach_limit(
+    layers: Layers, scores: Mapping[str, LayerScore], reached: Score, rates: float, orders: Orders
+) -> CostLimit:
+    """No more than x = 2 of `bounded` for everything that a scheme trains, together: layers that
+    each bear the rate overshoot when they all move at once. Counted in millionths.
+    """
+    unit = 1e6 * rates / max(reached.loss, 1e-9)
+    biases = [scores[layer.path].bias[PREDICTOR] for layer in reversed(layers.body)]
+    base = tuple(round(unit * float(x)) for x in np.concatenate([[0.0], np.cumsum(biases)]))
+    options = {}
+    for layer in layers.body:
+        channels = scores[layer.path].channels[PREDICTOR]
+        order = orders.get(layer.path, tuple(range(len(channels))))
+        for ratio in RATIOS:
+            trained = list(order[: layer.count(ratio)])
+            options[layer.path, ratio] = round(unit * float(channels[trained].sum()))
+    return CostLimit(Row("promised decrease", base, options), 2e6, "millionths of the loss")
 
 
 def predicted(

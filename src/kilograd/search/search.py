@@ -19,10 +19,16 @@ from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, gain, measure
 from kilograd.search.memory import Compiler, MemoryModel
-from kilograd.search.predict import PREDICTOR, channel_orders, predicted, score_layers
+from kilograd.search.predict import (
+    PREDICTOR,
+    channel_orders,
+    predicted,
+    reach_limit,
+    score_layers,
+)
 from kilograd.search.scheme import Scheme
 from kilograd.search.scores import PREDICTORS
-from kilograd.search.select import Limits, Selection, select
+from kilograd.search.select import CostLimit, Limits, Selection, select
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task, make_task
@@ -133,8 +139,9 @@ def find(
     start = time.perf_counter()
     if len(rates) > 1:
         bench = best_rate(bench, layers, rates, effort.seeds)
+    costs: tuple[CostLimit, ...] = ()
     if contributions is None:
-        contributions, orders = contribute(
+        contributions, orders, costs = contribute(
             network, bench, layers, method, effort.seeds, channels, predictor
         )
     else:
@@ -143,7 +150,7 @@ def find(
             scores, _ = score_layers(network, bench, layers)
             orders = channel_orders(network.forward, layers, scores, predictor)
     taken = time.perf_counter() - start
-    found = _selected(network, layers, contributions, orders, front, time_limit, taken)
+    found = _selected(network, layers, contributions, orders, front, time_limit, taken, costs)
     return trained(bench, found, effort.seeds)
 
 
@@ -155,10 +162,11 @@ def _selected(
     front: int,
     time_limit: float,
     seconds: float,
+    costs: tuple[CostLimit, ...] = (),
 ) -> Found:
     """What is best by the contributions, which took `seconds`."""
     start = time.perf_counter()
-    limits = _limits(network, layers)
+    limits = replace(_limits(network, layers), costs=costs)
     best, points = choose(network, contributions, limits, front, time_limit)
     return Found(
         network=network.name,
@@ -201,8 +209,10 @@ def contribute(
     seeds: int,
     channels: str = "best",
     predictor: str = PREDICTOR,
-) -> tuple[Contributions, Orders]:
-    """The table of contributions by a method, and the order of input channels that it is for."""
+) -> tuple[Contributions, Orders, tuple[CostLimit, ...]]:
+    """The table of contributions by a method, the order of input channels that it is for, and what
+    it asks of schemes besides.
+    """
     orders: Orders = {}
     if channels == "best" or method == "fast":
         scores, reached = score_layers(network, bench, layers)
@@ -212,11 +222,12 @@ def contribute(
         table = predicted(
             layers, scores, reached, rates=bench.rates, name=network.name, orders=orders
         )
-        return table, orders
+        limit = reach_limit(layers, scores, reached, bench.rates, orders)
+        return table, orders, (limit,)
     make = Plan.quick if method == "quick" else Plan.full
     plan = make(layers, seeds)
     found = measure(bench, layers, plan, name=network.name, orders=orders, method=method)
-    return (with_ratios(found, layers) if method == "quick" else found), orders
+    return (with_ratios(found, layers) if method == "quick" else found), orders, ()
 
 
 def with_ratios(found: Contributions, layers: Layers) -> Contributions:
