@@ -39,7 +39,7 @@ from kilograd import zoo
 from kilograd.compiler import Prepared, prepare
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import Bench, Plan, measure
-from kilograd.search.predict import channel_orders, score_layers
+from kilograd.search.predict import bounded, channel_orders, score_layers
 from kilograd.search.scores import PREDICTORS, LayerScore
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions
@@ -123,12 +123,17 @@ CASES = {"digits": digits, "speaker": speaker}
 
 
 def correlations(
-    found: Contributions, chosen: Case, scores: dict[str, LayerScore], orders: Orders
+    found: Contributions,
+    chosen: Case,
+    scores: dict[str, LayerScore],
+    orders: Orders,
+    loss: float,
 ) -> list[list[object]]:
     """A row a predictor and form: as it is, its root, and divided by the weights and the
     multiply-accumulates of the layer as TinyTrain does (biases by the latter alone).
     """
     layers = {layer.path: layer for layer in chosen.layers.body}
+    unit = chosen.bench.rates / loss
     macs, sizes = layer_macs(chosen), {p: c.weight.value.type.size for p, c in layers.items()}
     pairs, ks = list(found.weights), sorted(found.biases)
     whole = [path for path in layers if (path, Fraction(1)) in found.weights]
@@ -140,18 +145,25 @@ def correlations(
     ]
     bias_gains = [found.biases[high].mean - found.biases[low].mean for _, high, low in steps]
     rows = []
-    for predictor, form in product(PREDICTORS, ("", "root of ", "per weight and MAC: ")):
+    forms = ("", "root of ", "per weight and MAC: ", "bounded ")
+    for predictor, form in product(PREDICTORS, forms):
+        if form == "bounded " and predictor != "first_order":
+            continue  # a decrease of the loss is what only this one is
 
         def of_weight(path: str, share: float = 1.0) -> float:
             score = scores[path].layer[predictor] * share  # noqa: B023
             if form == "root of ":  # noqa: B023
                 return float(np.sqrt(score))
+            if form == "bounded ":  # noqa: B023
+                return bounded(unit * score)
             return score / (sizes[path] * macs[path]) if form else score  # noqa: B023
 
         def of_biases(paths: Sequence[str]) -> float:
             total = sum(scores[path].bias[predictor] for path in paths)  # noqa: B023
             if form == "root of ":  # noqa: B023
                 return float(np.sqrt(total))
+            if form == "bounded ":  # noqa: B023
+                return bounded(unit * total)
             return total / sum(macs[path] for path in paths) if form else total  # noqa: B023
 
         by_layer = [of_weight(path) for path in whole]
@@ -227,6 +239,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "int8"), default="int8")
     parser.add_argument("--channels", action="store_true", help="which channels to train")
     parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--table", help="contributions measured before, instead of measuring")
     parser.add_argument("--quick", action="store_true", help="nine k and two ratios")
     parser.add_argument("--jobs", type=int, default=JOBS)
     arguments = parser.parse_args()
@@ -240,7 +253,11 @@ def main() -> None:
     start = time.perf_counter()
     make = Plan.quick if arguments.quick else Plan.full
     plan = make(chosen.layers, arguments.seeds)
-    found = measure(chosen.bench, chosen.layers, plan, name=chosen.network.name, orders=orders)
+    found = (
+        Contributions.load(arguments.table)
+        if arguments.table
+        else measure(chosen.bench, chosen.layers, plan, name=chosen.network.name, orders=orders)
+    )
     print(f"measured in {time.perf_counter() - start:.0f} s", flush=True)
     STORE.mkdir(parents=True, exist_ok=True)
     found.save(STORE / f"{arguments.task}.json")
@@ -248,7 +265,7 @@ def main() -> None:
         *("predictor", "weights: Spearman", "Kendall", "and ratios: Spearman"),
         *("biases: Spearman", "both: Spearman", "Kendall", "Pearson"),
     )
-    print(table(header, correlations(found, chosen, scores, orders)), flush=True)
+    print(table(header, correlations(found, chosen, scores, orders, reached.loss)), flush=True)
     if arguments.channels:
         rows = channel_rows(chosen, found, scores, arguments.layers, arguments.seeds)
         print(table(("channels", "points over the biases"), rows))

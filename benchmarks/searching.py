@@ -58,9 +58,9 @@ def main() -> None:
     used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print(f"processor seconds: {sum(u.ru_utime + u.ru_stime for u in used):.0f}")
     print(f"contributions {measured:.0f} s, selection {selected:.0f} s\n\n{found.table()}\n")
-    print(f"realised {found.realised}")
     for point in found.front:
-        print(f"{point.sram_bytes:9,} B {100 * point.gain:+6.1f} proven {point.proven}")
+        told = f"proven {point.proven}, trained {point.realised}"
+        print(f"{point.sram_bytes:9,} B {100 * point.gain:+6.1f} {told}")
     print(found.save(arguments.output))
 
 

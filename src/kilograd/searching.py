@@ -62,8 +62,8 @@ def search(
         test_samples: how many it is judged by at most.
         lr: the learning rate at the start of a run, by default the optimiser's; of several, the one
             at which the head alone and the head with all biases do best is taken.
-        channels: "best" trains the input channels with the most Fisher information, "first" the
-            first.
+        channels: "best" trains the input channels with the largest first-order scores, "first"
+            the first.
         judge: what runs the samples to judge by: the "c" program, or the operators' references on
             "numpy", "torch" or "torch:cuda".
         front: how many SRAM limits the front of gain against SRAM has.

@@ -26,7 +26,15 @@ from kilograd.report.drawing import svg
 def found() -> Found:
     whole = Fraction(1)
     points = tuple(
-        Point(k, {f"hidden.{i}": whole for i in range(k)}, 0.02 * k, 20_000 + 4_096 * k, 9_000, gap)
+        Point(
+            k,
+            {f"hidden.{i}": whole for i in range(k)},
+            0.02 * k,
+            20_000 + 4_096 * k,
+            9_000,
+            gap,
+            Gain(0.05 / k, 0.01, 2) if k < 3 else None,
+        )
         for k, gap in ((1, 0.0), (2, 0.013), (3, 0.0))
     )
     gain = Gain(0.02, 0.001, 2)
@@ -46,15 +54,23 @@ def test_choices_are_the_front_in_points(found):
     assert [c.gain for c in choices] == [100 * p.gain for p in found.front]
     assert [c.sram_bytes for c in choices] == [p.sram_bytes for p in found.front]
     assert [c.chosen for c in choices] == [False, False, True]
-    assert [bool(c.note) for c in choices] == [False, True, False]
-    assert "1.3 more" in choices[1].note
+    assert [c.note for c in choices] == [
+        "trained +5.0 ± 1.0",
+        "another could gain 1.3 more, trained +2.5 ± 1.0",
+        "",
+    ]
+    assert [(c.gain, c.spread) for c in found.realised()] == [(5.0, 1.0), (2.5, 1.0)]
 
 
 def test_the_plot_tells_what_is_proven(found):
     marks = max((values(layer)[0] for layer in front(found)["layer"]), key=len)
     assert [row["kind"] for row in marks] == [
-        "proven best", "a better one is not excluded", "proven best",
-    ]  # fmt: skip
+        *("sum of contributions", "sum, not proven the best", "sum of contributions"),
+        *("trained", "trained"),
+    ]
+    line = values(front(found)["layer"][0])[0]
+    assert {row["kind"] for row in line} <= {row["kind"] for row in marks[:3]}
+    assert len(line) == 3, "what is beside the front has no part in it"
 
 
 def test_a_report_takes_the_choices(found):
@@ -68,7 +84,8 @@ def test_plots_are_pictures(found, tmp_path):
     assert [path.name for path in written] == ["contributions.svg", "front.svg"]
     texts = [path.read_text(encoding="utf-8") for path in written]
     assert all(text.startswith("<svg") for text in texts)
-    assert "proven best" in texts[1] and "SRAM, KB" in texts[1] and "hidden.0" in texts[0]
+    assert "not proven the best" in texts[1] and "trained" in texts[1]
+    assert "SRAM, KB" in texts[1] and "hidden.0" in texts[0]
 
 
 def test_predicted_and_realised_gains_are_set_against_each_other():

@@ -13,8 +13,16 @@ from kilograd import zoo
 from kilograd.compiler import prepare
 from kilograd.options import Loss
 from kilograd.search.layers import layers_of
-from kilograd.search.predict import PREDICTOR, channel_orders, predicted, score_layers
-from kilograd.search.scores import PREDICTORS, score
+from kilograd.search.predict import (
+    PREDICTOR,
+    bounded,
+    channel_orders,
+    predicted,
+    reach_limit,
+    score_layers,
+)
+from kilograd.search.scheme import Scheme
+from kilograd.search.scores import score
 from kilograd.search.store import Score
 from kilograd.transforms.reorder import to_front
 from kilograd.transforms.select import named_channels
@@ -122,29 +130,45 @@ def test_layers_that_read_the_same_channels_share_an_order():
     to_front(network.forward, named_channels(network.forward, spec))
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
-def test_predictions_are_in_proportion_to_scores(tmp_path, predictor):
+def test_predictions_follow_from_scores(tmp_path):
     network, layers, place = bench(tmp_path)
     scores, reached = score_layers(network, place, layers)
-    assert 0 < reached.accuracy <= 1
-    orders = channel_orders(network.forward, layers, scores, predictor)
-    found = predicted(layers, scores, reached, name="net", orders=orders, predictor=predictor)
+    assert 0 < reached.accuracy < 1
+    orders = channel_orders(network.forward, layers, scores)
+    rates = place.rates
+    assert rates == pytest.approx(len(place.task.draw(0)[0][0]) * 0.05 * (1 + 0.5))
+    found = predicted(layers, scores, reached, rates=rates, name="net", orders=orders)
     assert found.method == "fast" and found.head.mean == reached.accuracy
-    by_hand = scores["fc1"].channels[predictor]
+    most, unit = 1 - reached.accuracy, rates / reached.loss
+    by_hand = np.sort(scores["fc1"].channels["first_order"])[::-1]
     for ratio in (Fraction(1, 4), Fraction(1, 2), Fraction(1)):
-        count = layers.body[1].count(ratio)
-        best = np.sort(by_hand)[::-1][:count].sum() / by_hand.sum()
-        whole = found.weights["fc1", Fraction(1)].mean
-        assert found.weights["fc1", ratio].mean == pytest.approx(whole * best)
-    total = found.bias_gain(2) + sum(found.weights[p, Fraction(1)].mean for p in layers.paths)
-    assert total == pytest.approx(1 - reached.accuracy)
-    one, two = (found.bias_gain(k) for k in (1, 2))
-    of_fc1, of_fc0 = (scores[path].bias[predictor] for path in ("fc1", "fc0"))
-    assert one * of_fc0 == pytest.approx((two - one) * of_fc1)
+        x = unit * by_hand[: layers.body[1].count(ratio)].sum()
+        expected = most * max(x - x * x / 4, -1)
+        assert found.weights["fc1", ratio].mean == pytest.approx(expected)
+    x = unit * sum(scores[path].bias["first_order"] for path in layers.paths)
+    assert found.biases[2].mean == pytest.approx(most * max(x - x * x / 4, -1))
+
+
+def test_all_that_a_scheme_trains_is_within_reach(tmp_path):
+    network, layers, place = bench(tmp_path)
+    scores, reached = score_layers(network, place, layers)
+    limit = reach_limit(layers, scores, reached, place.rates, {})
+    scheme = Scheme.of(2, {"fc0": Fraction(1), "fc1": Fraction(1, 2)})
+    whole = scores["fc0"].channels["first_order"].sum()
+    half = scores["fc1"].channels["first_order"][: layers.body[1].count(Fraction(1, 2))].sum()
+    biases = sum(scores[path].bias["first_order"] for path in layers.paths)
+    x = place.rates / reached.loss * (whole + half + biases)
+    assert limit.row.value(scheme) == pytest.approx(1e6 * x, rel=1e-4)
+    assert limit.most == 2e6 and limit.row.value(Scheme(0)) == 0
+
+
+def test_steps_that_are_too_long_are_no_gain():
+    assert bounded(0) == 0 and bounded(2) == 1 and bounded(4) == 0 and bounded(100) == -1
+    assert 0 < bounded(0.5) < bounded(1.5) and bounded(6) < 0
 
 
 def test_a_network_that_knows_everything_has_nothing_to_gain(tmp_path):
     network, layers, place = bench(tmp_path)
     scores, _ = score_layers(network, place, layers)
-    found = predicted(layers, scores, Score(1.0, 0.0), name="net", orders={})
+    found = predicted(layers, scores, Score(1.0, 0.0), rates=1.0, name="net", orders={})
     assert all(gain.mean == 0 for gain in found.weights.values())

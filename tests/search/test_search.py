@@ -70,7 +70,7 @@ def test_the_program_of_the_scheme_is_as_large_as_it_says(place, found):
     )
     assert program.memory.sram_bytes == found.best.sram_bytes <= int(SRAM)
     assert program.memory.flash_bytes == found.best.flash_bytes
-    assert found.best.proven and found.best.weights
+    assert all(point.proven for point in found.front) and found.front[-1].weights
 
 
 def test_the_gain_is_the_sum_of_contributions(found):
@@ -80,20 +80,22 @@ def test_the_gain_is_the_sum_of_contributions(found):
     assert found.best.gain == pytest.approx(total)
 
 
-def test_the_scheme_is_trained_for_real(place, found):
-    """Against trainings of the scheme and of the head, with the seeds of quick."""
+def test_the_scheme_is_the_best_of_the_front_when_trained(place, found):
+    """Against trainings of the schemes and of the head, with the seeds of quick."""
     network = prepare(place / "net.onnx", optimizer=kg.SGD(lr=0.05))
-    layers = found.layers
     task = make_task(blobs(), shape=(FEATURES,), classes=CLASSES, samples=200, test_samples=200)
-    gains = []
-    for seed in (0, 1):
-        scheme, head = (
-            trial(network.session(spec), task, Training(5, 0.05), seed).accuracy
-            for spec in (found.spec, layers.spec(0, {}))
-        )
-        gains.append(scheme - head)
-    assert found.realised is not None and found.realised.runs == 2
-    assert found.realised.mean == pytest.approx(np.mean(gains))
+
+    def accuracies(spec):
+        session = network.session(spec)
+        return np.array([trial(session, task, Training(5, 0.05), s).accuracy for s in (0, 1)])
+
+    head = accuracies(found.layers.spec(0, {}))
+    for point in found.front:
+        gains = accuracies(found.spec_of(point)) - head
+        assert point.realised is not None and point.realised.runs == 2
+        assert point.realised.mean == pytest.approx(gains.mean())
+    assert found.best in found.front
+    assert found.best.realised.mean == max(p.realised.mean for p in found.front)
     assert "# Trained, it gains " in found.scheme()
 
 
@@ -101,7 +103,6 @@ def test_the_front_rises_and_ends_at_the_scheme(found):
     sizes = [point.sram_bytes for point in found.front]
     gains = [point.gain for point in found.front]
     assert len(sizes) >= 2 and sizes == sorted(set(sizes)) and gains == sorted(set(gains))
-    assert found.front[-1].gain == found.best.gain
     assert gains[0] >= 0
 
 
@@ -136,7 +137,7 @@ def test_auto_trains_what_the_search_finds(place, found):
         optimizer=kg.SGD(lr=0.05),
         update="auto",
         data=blobs(),
-        search={"store": place / "store", "front": 1, "jobs": 1, "progress": False},
+        search={"store": place / "store", "front": 3, "jobs": 1, "progress": False},
     )
     assert kg.update.unparse(program.update) == kg.update.unparse(found.spec)
 
@@ -148,8 +149,8 @@ def test_a_table_serves_another_budget(place, found, tmp_path):
     arguments = {"budget": kg.Budget(sram="2KB"), "front": 1, **OPTIONS}
     larger = kg.search(place / "net.onnx", contributions=path, **arguments)
     assert int(SRAM) < larger.best.sram_bytes <= 2048
-    assert larger.best.gain > found.best.gain and not larger.orders
-    assert larger.realised is None
+    assert larger.best.gain > found.front[-1].gain and not larger.orders
+    assert larger.best.realised is None
     with_channels = kg.search(
         place / "net.onnx",
         contributions=found.contributions,
@@ -157,7 +158,7 @@ def test_a_table_serves_another_budget(place, found, tmp_path):
         store=place / "store",
         **arguments,
     )
-    assert with_channels.best == larger.best and with_channels.orders
+    assert replace(with_channels.best, realised=None) == larger.best and with_channels.orders
     told = run(
         *("search", place / "net.onnx", "--contributions", path, "--sram", "2KB"),
         *("--device", DEVICE, "--lr", 0.05, "--front", 1, "-o", tmp_path / "out", "--json"),
@@ -206,7 +207,7 @@ def command(place, *more: object):
         "--store",
         place / "store",
         "--front",
-        1,
+        3,
         "--jobs",
         1,
         *more,
@@ -217,7 +218,7 @@ def test_command_writes_what_update_takes(place, found, tmp_path):
     folder = tmp_path / "out"
     told = command(place, "--budget", SRAM, "--quick", "-o", folder)
     assert "trained: " in told.stdout and "contributions took" in told.stdout
-    assert "trained, the scheme gains " in told.stdout
+    assert "<- the scheme" in told.stdout
     written = {path.name for path in folder.iterdir()}
     assert written == {
         *("scheme.toml", "contributions.json", "front.json"),

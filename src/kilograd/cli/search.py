@@ -161,17 +161,17 @@ def _rates(text: str) -> list[float]:
 
 def _tell(found: Found, scheme: Path) -> None:
     print(found.table(ROWS))
-    print("\nSRAM       flash      gain    trained")
+    print("\nSRAM       flash      sum     trained        what it trains")
     for point in found.front:
+        real = ""
+        if point.realised is not None:
+            real = f"{100 * point.realised.mean:+.1f} ± {100 * point.realised.spread:.1f}"
         mark = "" if point.proven else f"  (not proven: at most {100 * point.gap:.1f} more)"
+        chosen = "  <- the scheme" if point is found.best else ""
         print(
-            f"{point.sram_bytes:<10,} {point.flash_bytes:<10,} {100 * point.gain:+5.1f}   "
-            f"head, {point.biases} biases, {len(point.weights)} weights{mark}"
+            f"{point.sram_bytes:<10,} {point.flash_bytes:<10,} {100 * point.gain:<+7.1f} "
+            f"{real:<14} head, {point.biases} biases, {len(point.weights)} weights{mark}{chosen}"
         )
-    if found.realised is not None:
-        share, spread = 100 * found.realised.mean, 100 * found.realised.spread
-        told = f"{share:+.1f}" + (f" ± {spread:.1f}" if found.realised.runs > 1 else "")
-        print(f"\ntrained, the scheme gains {told} points over the head alone")
     measured, selected = found.seconds
     print(f"\ncontributions took {measured:.0f} s, selection {selected:.0f} s")
     print(f"wrote {scheme}; use it with --update {scheme}")

@@ -35,6 +35,7 @@ def front(
     limit_bytes: int | None = None,
     measure: Measure | None = None,
     *,
+    beside: Sequence[FrontPoint] = (),
     gain: str = "expected gain",
     by_kind: bool = False,
 ) -> Spec:
@@ -42,7 +43,8 @@ def front(
 
     The vertical axis is `measure`, by default the gain where all points have one, else the energy,
     else the time. `limit_bytes` is the SRAM that there is, drawn where it is not far to the right.
-    `gain` is what the gain is called. Marks differ by whether a choice is the chosen one, on the
+    Choices that are `beside` them have marks, and no part in the front. `gain` is what the gain is
+    called. Marks differ by whether a choice is the chosen one, on the
     front or beaten; with `by_kind` by the kinds of the points, which a legend above explains.
     Raises InputError where there are no points, or no measure that all of them have.
     """
@@ -51,7 +53,8 @@ def front(
     title, number = _MEASURES[measure]
     title = gain if measure is Measure.GAIN else title
     unit = _UNITS[measure]
-    on_front = efficient(points, measure)
+    on_front = [*efficient(points, measure), *[False] * len(beside)]
+    points = [*points, *beside]
     largest = max(point.sram_bytes for point in points)
     rows = [
         {

@@ -103,11 +103,11 @@ def contributions(found: Contributions) -> Spec:
 
 
 def front(found: Found) -> Spec:
-    """The gain of the best scheme against the SRAM of its program; what is proven the best has
-    another mark than where a better one is not excluded.
+    """The sum of contributions of the best schemes against the SRAM of their programs, with another
+    mark where a better one is not excluded; and what they gain when they are trained.
     """
     return choices.front(
-        found.choices(), gain="sum of contributions, points over the head alone", by_kind=True
+        found.choices(), beside=found.realised(), gain="points over the head alone", by_kind=True
     )
 
 

@@ -24,7 +24,8 @@ class Point:
 
     `gain` is the sum of its contributions over the head alone, a fraction. `sram_bytes` and
     `flash_bytes` are those of the linked program. `gap`: by how much of gain a better scheme could
-    exceed it, 0 where it is proven the best.
+    exceed it, 0 where it is proven the best. `realised`: the gain over the head alone when the
+    scheme is trained, None without data; contributions are summed as if they were independent.
     """
 
     biases: int
@@ -33,6 +34,7 @@ class Point:
     sram_bytes: int
     flash_bytes: int
     gap: float = 0.0
+    realised: Gain | None = None
 
     @property
     def proven(self) -> bool:
@@ -48,6 +50,7 @@ class Point:
             "sram_bytes": self.sram_bytes,
             "flash_bytes": self.flash_bytes,
             "gap": self.gap,
+            "realised": None if self.realised is None else asdict(self.realised),
         }
 
 
@@ -55,11 +58,11 @@ class Point:
 class Found:
     """The result of `kilograd.search`.
 
-    `best` is the scheme for the limits given; `spec` what `kilograd.compile(update=...)` takes;
-    `front` the best schemes at smaller limits and this one, by SRAM; `contributions` the table that
+    `front`: the schemes with the largest sums of contributions at several limits up to those given,
+    by SRAM; `best`: the one of them that gains most when it is trained, or without data the largest
+    sum; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table that
     they were chosen by; `orders` the input channels of layers, best first, of which a scheme trains
-    the first. `realised` is the gain over the head alone when the best scheme is trained, None
-    without data. `seconds` is how long contributions took and how long selection.
+    the first. `seconds` is how long contributions took and how long selection.
     """
 
     network: str
@@ -70,7 +73,6 @@ class Found:
     front: tuple[Point, ...]
     orders: Orders = field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
-    realised: Gain | None = None
 
     @property
     def spec(self) -> Spec:
@@ -92,7 +94,7 @@ class Found:
             f"# SRAM {point.sram_bytes:,} B, flash {point.flash_bytes:,} B.",
             f"# Head alone {100 * head.mean:.1f} %, contributions {100 * point.gain:+.1f} points "
             f"({told}).",
-            *self._told_realised(point),
+            *_told_realised(point),
             "update = [",
             *(f"  {json.dumps(text)}," for text in unparse(self.spec_of(point))),
             "]",
@@ -108,11 +110,6 @@ class Found:
             ),
         ]
         return "\n".join(lines) + "\n"
-
-    def _told_realised(self, point: Point) -> list[str]:
-        if self.realised is None or point is not self.best:
-            return []
-        return [f"# Trained, it gains {_points(self.realised)} points over the head alone."]
 
     def table(self, largest: int | None = None) -> str:
         """The contributions as text: biases by k, then layers with their ratios; with `largest`
@@ -149,14 +146,28 @@ class Found:
         """The front as `Program.report` takes it for its `fronts`; gains in points."""
         return tuple(
             FrontPoint(
-                label=f"{point.biases} biases, {len(point.weights)} weights",
+                label=_title(point),
                 sram_bytes=point.sram_bytes,
                 gain=100 * point.gain,
                 chosen=point is self.best,
-                kind="proven best" if point.proven else "a better one is not excluded",
-                note="" if point.proven else f"another could gain {100 * point.gap:.2g} more",
+                kind="sum of contributions" if point.proven else "sum, not proven the best",
+                note=_note(point),
             )
             for point in self.front
+        )
+
+    def realised(self) -> tuple[FrontPoint, ...]:
+        """What the schemes of the front gain when they are trained, in points, as far as known."""
+        return tuple(
+            FrontPoint(
+                label=_title(point),
+                sram_bytes=point.sram_bytes,
+                gain=100 * point.realised.mean,
+                spread=100 * point.realised.spread,
+                kind="trained",
+            )
+            for point in self.front
+            if point.realised is not None
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -167,7 +178,6 @@ class Found:
             "method": self.contributions.method,
             "update": unparse(self.spec),
             "scheme": self.best.to_json(),
-            "realised": None if self.realised is None else asdict(self.realised),
             "front": [point.to_json() for point in self.front],
             "contributions": json.loads(self.contributions.to_json()),
             "channels": {path: list(order) for path, order in self.orders.items()},
@@ -198,6 +208,22 @@ class Found:
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error}") from error
         return folder / SCHEME
+
+
+def _title(point: Point) -> str:
+    return f"{point.biases} biases, {len(point.weights)} weights"
+
+
+def _note(point: Point) -> str:
+    told = [] if point.proven else [f"another could gain {100 * point.gap:.2g} more"]
+    told += [] if point.realised is None else [f"trained {_points(point.realised)}"]
+    return ", ".join(told)
+
+
+def _told_realised(point: Point) -> list[str]:
+    if point.realised is None:
+        return []
+    return [f"# Trained, it gains {_points(point.realised)} points over the head alone."]
 
 
 def _percent(gain: Gain) -> str:

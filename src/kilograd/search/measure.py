@@ -83,6 +83,13 @@ class Bench:
     judge: str = "c"
     """What judges: the "c" program, or as `evaluate.outputs` says."""
 
+    @property
+    def rates(self) -> float:
+        """The sum of the learning rates of all steps of a run."""
+        (x, _), _ = self.task.draw(0)
+        epochs = range(self.training.epochs)
+        return len(x) * sum(self.training.rate(epoch) for epoch in epochs)
+
     def scores(
         self, specs: Sequence[Spec], seeds: Sequence[int], what: str = "measuring"
     ) -> list[list[Score]]:

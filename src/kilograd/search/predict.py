@@ -16,7 +16,9 @@ from kilograd.ir import Graph
 from kilograd.options import Loss
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, gain
+from kilograd.search.rows import Row
 from kilograd.search.scores import LayerScore, score
+from kilograd.search.select import CostLimit
 from kilograd.search.store import Score
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.training import trial
@@ -24,8 +26,8 @@ from kilograd.transforms.ports import Ports
 from kilograd.transforms.reorder import ChannelMap
 from kilograd.transforms.select import parameters
 
-PREDICTOR = "fisher"
-"""The predictor that ranks best, or least badly; benchmarks/contributions.py compares them."""
+PREDICTOR = "first_order"
+"""What orders channels, and what `predicted` bounds; benchmarks/contributions.py compares."""
 
 PASS_SAMPLES = 256
 """How many samples the pass takes at most."""
@@ -97,38 +99,70 @@ def channel_orders(
     return orders
 
 
+def bounded(decrease: float) -> float:
+    """The share of a loss that training removes, from the decrease x that its gradient promises.
+
+    x is in units of the loss: the rates of all steps times the squared norm of the gradient, over
+    the loss. Along the gradient the loss falls by x - x^2 / (4 c), c being the share of the loss
+    that could be removed at best. No loss is negative, so c is at most 1, and 1 is taken: best at
+    x = 2, no gain at x = 4, and harm beyond, where steps are too long for the layer; -1 at worst.
+    """
+    return max(decrease - decrease**2 / 4, -1.0)
+
+
+def reach_limit(
+    layers: Layers, scores: Mapping[str, LayerScore], reached: Score, rates: float, orders: Orders
+) -> CostLimit:
+    """No more than x = 2 of `bounded` for everything that a scheme trains, together: layers that
+    each bear the rate overshoot when they all move at once. Counted in millionths.
+    """
+    unit = 1e6 * rates / max(reached.loss, 1e-9)
+    biases = [scores[layer.path].bias[PREDICTOR] for layer in reversed(layers.body)]
+    base = tuple(round(unit * float(x)) for x in np.concatenate([[0.0], np.cumsum(biases)]))
+    options = {}
+    for layer in layers.body:
+        channels = scores[layer.path].channels[PREDICTOR]
+        order = orders.get(layer.path, tuple(range(len(channels))))
+        for ratio in RATIOS:
+            trained = list(order[: layer.count(ratio)])
+            options[layer.path, ratio] = round(unit * float(channels[trained].sum()))
+    return CostLimit(Row("promised decrease", base, options), 2e6, "millionths of the loss")
+
+
 def predicted(
     layers: Layers,
     scores: Mapping[str, LayerScore],
     reached: Score,
     *,
+    rates: float,
     name: str,
     orders: Orders,
-    predictor: str = PREDICTOR,
 ) -> Contributions:
-    """Scores as a table of contributions: in proportion to them, and together as much as there is
-    to gain over the head, from its accuracy to 1. `runs` is 0, for nothing was measured.
+    """First-order scores as a table of contributions: `bounded` shares of what there is to gain
+    over the head, from its accuracy to 1. `runs` is 0, for nothing was measured.
+
+    `rates` is the sum of the learning rates of all steps of a run.
     """
-    biases = np.array([scores[layer.path].bias[predictor] for layer in reversed(layers.body)])
-    whole = sum(scores[path].layer[predictor] for path in layers.paths)
-    total = float(biases.sum()) + whole
-    scale = (1 - reached.accuracy) / total if total > 0 else 0.0
+    unit = rates / max(reached.loss, 1e-9)
+    most = 1 - reached.accuracy
+
+    def gain_of(score: float) -> Gain:
+        return Gain(most * bounded(unit * score), 0.0, 0)
+
+    biases = [scores[layer.path].bias[PREDICTOR] for layer in reversed(layers.body)]
     by_k = np.concatenate([[0.0], np.cumsum(biases)])
     weights: dict[tuple[str, Fraction], Gain] = {}
     for layer in layers.body:
-        found = scores[layer.path]
-        channels = found.channels[predictor]
+        channels = scores[layer.path].channels[PREDICTOR]
         order = orders.get(layer.path, tuple(range(len(channels))))
-        inside = float(channels.sum())
         for ratio in RATIOS:
-            share = float(channels[list(order[: layer.count(ratio)])].sum())
-            part = share / inside if inside > 0 else 0.0
-            weights[layer.path, ratio] = Gain(scale * found.layer[predictor] * part, 0.0, 0)
+            trained = list(order[: layer.count(ratio)])
+            weights[layer.path, ratio] = gain_of(float(channels[trained].sum()))
     return Contributions(
         network=name,
         layers=layers.paths,
         head=gain(np.array([reached.accuracy])),
-        biases={k: Gain(scale * float(value), 0.0, 0) for k, value in enumerate(by_k)},
+        biases={k: gain_of(float(value)) for k, value in enumerate(by_k)},
         weights=weights,
         method="fast",
     )

@@ -19,10 +19,16 @@ from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, gain, measure
 from kilograd.search.memory import Compiler, MemoryModel
-from kilograd.search.predict import PREDICTOR, channel_orders, predicted, score_layers
+from kilograd.search.predict import (
+    PREDICTOR,
+    channel_orders,
+    predicted,
+    reach_limit,
+    score_layers,
+)
 from kilograd.search.scheme import Scheme
 from kilograd.search.scores import PREDICTORS
-from kilograd.search.select import Limits, Selection, select
+from kilograd.search.select import CostLimit, Limits, Selection, select
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task, make_task
@@ -133,8 +139,9 @@ def find(
     start = time.perf_counter()
     if len(rates) > 1:
         bench = best_rate(bench, layers, rates, effort.seeds)
+    costs: tuple[CostLimit, ...] = ()
     if contributions is None:
-        contributions, orders = contribute(
+        contributions, orders, costs = contribute(
             network, bench, layers, method, effort.seeds, channels, predictor
         )
     else:
@@ -143,8 +150,8 @@ def find(
             scores, _ = score_layers(network, bench, layers)
             orders = channel_orders(network.forward, layers, scores, predictor)
     taken = time.perf_counter() - start
-    found = _selected(network, layers, contributions, orders, front, time_limit, taken)
-    return replace(found, realised=realised(bench, found, effort.seeds))
+    found = _selected(network, layers, contributions, orders, front, time_limit, taken, costs)
+    return trained(bench, found, effort.seeds)
 
 
 def _selected(
@@ -155,10 +162,11 @@ def _selected(
     front: int,
     time_limit: float,
     seconds: float,
+    costs: tuple[CostLimit, ...] = (),
 ) -> Found:
     """What is best by the contributions, which took `seconds`."""
     start = time.perf_counter()
-    limits = _limits(network, layers)
+    limits = replace(_limits(network, layers), costs=costs)
     best, points = choose(network, contributions, limits, front, time_limit)
     return Found(
         network=network.name,
@@ -172,15 +180,25 @@ def _selected(
     )
 
 
-def realised(bench: Bench, found: Found, seeds: int) -> Gain:
-    """What the scheme gains over the head alone when it is trained, seed by seed: contributions are
-    summed as if they were independent, and those of "fast" are predictions.
+def trained(bench: Bench, found: Found, seeds: int) -> Found:
+    """The same with all schemes of the front trained, and the one that gains most as the best; of
+    equal ones the smallest.
+
+    Contributions are summed as if they were independent, and those of "fast" are predictions, so
+    the largest sum need not be the best scheme.
     """
-    head, scheme = bench.scores(
-        [found.layers.spec(0, {}), found.spec], range(seeds), "training the scheme"
+    head, *schemes = bench.scores(
+        [found.layers.spec(0, {}), *map(found.spec_of, found.front)],
+        range(seeds),
+        "training the schemes",
     )
-    pairs = zip(scheme, head, strict=True)
-    return gain(np.array([one.accuracy - other.accuracy for one, other in pairs]))
+    points = []
+    for point, scores in zip(found.front, schemes, strict=True):
+        pairs = zip(scores, head, strict=True)
+        realised = gain(np.array([one.accuracy - other.accuracy for one, other in pairs]))
+        points.append(replace(point, realised=realised))
+    best = max(points, key=lambda p: p.realised.mean if p.realised else 0.0)
+    return replace(found, best=best, front=tuple(points))
 
 
 def contribute(
@@ -191,8 +209,10 @@ def contribute(
     seeds: int,
     channels: str = "best",
     predictor: str = PREDICTOR,
-) -> tuple[Contributions, Orders]:
-    """The table of contributions by a method, and the order of input channels that it is for."""
+) -> tuple[Contributions, Orders, tuple[CostLimit, ...]]:
+    """The table of contributions by a method, the order of input channels that it is for, and what
+    it asks of schemes besides.
+    """
     orders: Orders = {}
     if channels == "best" or method == "fast":
         scores, reached = score_layers(network, bench, layers)
@@ -200,13 +220,14 @@ def contribute(
             orders = channel_orders(network.forward, layers, scores, predictor)
     if method == "fast":
         table = predicted(
-            layers, scores, reached, name=network.name, orders=orders, predictor=predictor
+            layers, scores, reached, rates=bench.rates, name=network.name, orders=orders
         )
-        return table, orders
+        limit = reach_limit(layers, scores, reached, bench.rates, orders)
+        return table, orders, (limit,)
     make = Plan.quick if method == "quick" else Plan.full
     plan = make(layers, seeds)
     found = measure(bench, layers, plan, name=network.name, orders=orders, method=method)
-    return (with_ratios(found, layers) if method == "quick" else found), orders
+    return (with_ratios(found, layers) if method == "quick" else found), orders, ()
 
 
 def with_ratios(found: Contributions, layers: Layers) -> Contributions:

@@ -64,6 +64,10 @@ class Training:
         if not 0 < self.lr < math.inf:
             raise InputError(f"lr={self.lr}: a search needs a learning rate above 0")
 
+    def rate(self, epoch: int) -> float:
+        """The learning rate of a round."""
+        return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+
     @property
     def inputs(self) -> dict[str, Any]:
         """What a measurement depends on."""
@@ -76,10 +80,9 @@ def trial(session: Trainable, task: Task, training: Training, seed: int) -> Scor
     session.reset()
     diverged = False
     for epoch in range(training.epochs):
-        rate = training.lr * 0.5 * (1 + math.cos(math.pi * epoch / training.epochs))
         try:
             # Seeds of other epochs and runs must not meet.
-            session.fit(x, y, lr=rate, seed=1000 * seed + epoch, progress=False)
+            session.fit(x, y, lr=training.rate(epoch), seed=1000 * seed + epoch, progress=False)
         except NonFiniteError:
             diverged = True
             break
