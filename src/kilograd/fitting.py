@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -173,14 +174,17 @@ class Fitter:
         raise NoFitError(program, needed, bound)
 
     def constants(self, fixed: Fixed) -> frozenset[Value]:
-        """The constants that have to lie in storage, because flash has no room for them."""
+        """The constants that have to lie in storage, because flash has no room for them: the
+        largest of those that fill no more than a third of the SRAM, others if need be.
+        """
         if self.flash is None or fixed.flash_bytes <= self.flash or self.storage is None:
             return frozenset()
         missing = fixed.flash_bytes + _SPARE_FLASH_BYTES - self.flash
         graphs = (self.program.predict.graph, self.program.train.graph)
         known = {v: v.type.bytes for g in graphs for v in g.constants}
         chosen: set[Value] = set()
-        for value in sorted(known, key=lambda v: (-known[v], v.name)):
+        large = math.inf if self.sram is None else self.sram / 3
+        for value in sorted(known, key=lambda v: (known[v] > large, -known[v], v.name)):
             if missing <= 0:
                 break
             chosen.add(value)

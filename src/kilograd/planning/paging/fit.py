@@ -257,7 +257,8 @@ def _as_seeded(
     ram_bytes: int,
 ) -> Planned | None:
     """The plan of the seed where its arena fits; tensors of other plans lie less densely."""
-    found = replay(problem, seed, Limits(ram_bytes, request.seconds)) if seed else None
+    # Tasks count all that they may need at once, of which the arena may need less.
+    found = replay(problem, seed, Limits(None, request.seconds)) if seed else None
     if found is None or found.broken:
         return None
     graph, trace = apply(step, seed, _block_bytes(mover))
@@ -271,7 +272,7 @@ def _as_seeded(
         found.seconds,
         found.peak_bytes,
         min(plain, value),
-        Limits(ram_bytes, request.seconds),
+        Limits(max(ram_bytes, found.peak_bytes), request.seconds),
         settings.objective,
         "seed",
     )
