@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from kilograd.compiler import Prepared
+from kilograd.search import measure as measure_module
 from kilograd.search import store as store_module
 from kilograd.search.measure import Plan, measure
 from kilograd.search.store import Score, Store, key_of
@@ -107,7 +108,7 @@ def test_another_input_is_another_measurement(tmp_path, monkeypatch, changed):
 def test_another_program_text_is_another_measurement(tmp_path, monkeypatch):
     _, layers, place = bench(tmp_path)
     place.scores([layers.spec(0, {})], [0])
-    monkeypatch.setattr("kilograd.search.measure.program_text", lambda: "of another version")
+    monkeypatch.setattr(measure_module, "program_text", lambda: "of another version")
     built = no_builds(monkeypatch)
     place.scores([layers.spec(0, {})], [0])
     assert len(built) == 1
