@@ -4,9 +4,9 @@
         [--seeds 3] [--json FILE] [--plots DIRECTORY] [--quick]
 
 Tasks: `digits` and `faces`, transfer of the pretrained MCUNet-5FPS (benchmarks/transfer.py), and
-`speech`, a DS-CNN that gets to know a new speaker (benchmarks/speech.py, the last of the six). The
-contributions of each are read from DIRECTORY/<task>.json, as `kilograd search` leaves them; measure
-them at the same resolution.
+`speech`, a DS-CNN that gets to know a new speaker (benchmarks/speech.py, the one whom it knows
+least). The contributions of each are read from DIRECTORY/<task>.json, as `kilograd search` leaves
+them; measure them at the same resolution. Ratios that were not measured are interpolated.
 
 References are the head alone, the biases of the last k layers, the last layers whole, and for
 MCUNet the five published schemes. For each, the scheme of the largest summed contributions is
@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import speech
 import transfer
+from contributions import SPEAKER
 from real_data import Log, Split, data_file, learn, table
 
 from kilograd import zoo
@@ -51,6 +52,7 @@ from kilograd.report.drawing import svg
 from kilograd.search.memory import MemoryModel
 from kilograd.search.points import biases_only, head_only, last_layers
 from kilograd.search.scheme import Scheme
+from kilograd.search.search import with_ratios
 from kilograd.search.select import Limits, select
 from kilograd.search.table import Contributions, Gain
 
@@ -120,7 +122,7 @@ def mcunet(name: str, resolution: int) -> Task:
 
 def speaker(quick: bool, log: Log) -> Task:
     sounds = speech.recordings((1.0,) if quick else speech.SPEEDS)
-    who = len(sounds.names) - 1
+    who = SPEAKER
     model = speech.pretrained(sounds, who, 1 if quick else speech.EPOCHS, log)
     others = np.flatnonzero(sounds.speaker != who)
     chosen = np.random.default_rng(0).permutation(others)[: speech.CALIBRATION]
@@ -147,7 +149,7 @@ def synthetic(model: MemoryModel) -> Contributions:
 def contributions(directory: Path | None, name: str, model: MemoryModel, quick: bool) -> Any:
     path = directory / f"{name}.json" if directory else None
     if path is not None and path.is_file():
-        return Contributions.load(path)
+        return with_ratios(Contributions.load(path), model.layers)
     if quick:
         return synthetic(model)
     raise InputError(
