@@ -26,6 +26,7 @@ class Point:
     `flash_bytes` are those of the linked program. `gap`: by how much of gain a better scheme could
     exceed it, 0 where it is proven the best. `realised`: the gain over the head alone when the
     scheme is trained, None without data; contributions are summed as if they were independent.
+    `kind`: "found" by its sum, or one that people write by hand, "biases" or "last layers".
     """
 
     biases: int
@@ -35,6 +36,11 @@ class Point:
     flash_bytes: int
     gap: float = 0.0
     realised: Gain | None = None
+    kind: str = "found"
+
+    def same_scheme(self, other: Point) -> bool:
+        """Whether the other trains the same."""
+        return (self.biases, dict(self.weights)) == (other.biases, dict(other.weights))
 
     @property
     def proven(self) -> bool:
@@ -51,6 +57,7 @@ class Point:
             "flash_bytes": self.flash_bytes,
             "gap": self.gap,
             "realised": None if self.realised is None else asdict(self.realised),
+            "kind": self.kind,
         }
 
 
@@ -59,10 +66,11 @@ class Found:
     """The result of `kilograd.search`.
 
     `front`: the schemes with the largest sums of contributions at several limits up to those given,
-    by SRAM; `best`: the one of them that gains most when it is trained, or without data the largest
-    sum; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table that
-    they were chosen by; `orders` the input channels of layers, best first, of which a scheme trains
-    the first. `seconds` is how long contributions took and how long selection.
+    by SRAM; `by_hand`: the biases of the last layers, and the last layers whole, as far as they
+    fit; `best`: the one of all these that gains most when it is trained, or without data the
+    largest sum; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table
+    that they were chosen by; `orders` the input channels of layers, best first, of which a scheme
+    trains the first. `seconds` is how long contributions took and how long selection.
     """
 
     network: str
@@ -71,6 +79,7 @@ class Found:
     contributions: Contributions
     best: Point
     front: tuple[Point, ...]
+    by_hand: tuple[Point, ...] = ()
     orders: Orders = field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
 
@@ -157,7 +166,7 @@ class Found:
         )
 
     def realised(self) -> tuple[FrontPoint, ...]:
-        """What the schemes of the front gain when they are trained, in points, as far as known."""
+        """What the schemes gain when they are trained, in points, as far as known."""
         return tuple(
             FrontPoint(
                 label=_title(point),
@@ -166,7 +175,7 @@ class Found:
                 spread=100 * point.realised.spread,
                 kind="trained",
             )
-            for point in self.front
+            for point in (*self.front, *self.by_hand)
             if point.realised is not None
         )
 
@@ -179,6 +188,7 @@ class Found:
             "update": unparse(self.spec),
             "scheme": self.best.to_json(),
             "front": [point.to_json() for point in self.front],
+            "by_hand": [point.to_json() for point in self.by_hand],
             "contributions": json.loads(self.contributions.to_json()),
             "channels": {path: list(order) for path, order in self.orders.items()},
             "seconds": {"contributions": self.seconds[0], "selection": self.seconds[1]},
@@ -211,7 +221,8 @@ class Found:
 
 
 def _title(point: Point) -> str:
-    return f"{point.biases} biases, {len(point.weights)} weights"
+    told = f"{point.biases} biases, {len(point.weights)} weights"
+    return told if point.kind == "found" else f"{point.kind}: {told}"
 
 
 def _note(point: Point) -> str:

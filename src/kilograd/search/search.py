@@ -18,7 +18,8 @@ from kilograd.options import Budget, Loss
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, gain, measure
-from kilograd.search.memory import Compiler, MemoryModel
+from kilograd.search.memory import Compiler, Measured, MemoryModel
+from kilograd.search.points import biases_only, last_layers
 from kilograd.search.predict import (
     PREDICTOR,
     channel_orders,
@@ -168,6 +169,7 @@ def _selected(
     start = time.perf_counter()
     limits = replace(_limits(network, layers), costs=costs)
     best, points = choose(network, contributions, limits, front, time_limit)
+    others = written_by_hand(network, contributions, limits)
     return Found(
         network=network.name,
         device=network.device.name,
@@ -175,30 +177,37 @@ def _selected(
         contributions=contributions,
         best=best,
         front=points,
+        by_hand=tuple(point for point in others if not any(map(point.same_scheme, points))),
         orders=orders,
         seconds=(seconds, time.perf_counter() - start),
     )
 
 
 def trained(bench: Bench, found: Found, seeds: int) -> Found:
-    """The same with all schemes of the front trained, and the one that gains most as the best; of
-    equal ones the smallest.
+    """The same with all schemes of the front and by hand trained, and the one that gains most as
+    the best; of equal ones the smallest.
 
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
     the largest sum need not be the best scheme.
     """
+    known = sorted((*found.front, *found.by_hand), key=lambda point: point.sram_bytes)
     head, *schemes = bench.scores(
-        [found.layers.spec(0, {}), *map(found.spec_of, found.front)],
+        [found.layers.spec(0, {}), *map(found.spec_of, known)],
         range(seeds),
         "training the schemes",
     )
     points = []
-    for point, scores in zip(found.front, schemes, strict=True):
+    for point, scores in zip(known, schemes, strict=True):
         pairs = zip(scores, head, strict=True)
         realised = gain(np.array([one.accuracy - other.accuracy for one, other in pairs]))
         points.append(replace(point, realised=realised))
     best = max(points, key=lambda p: p.realised.mean if p.realised else 0.0)
-    return replace(found, best=best, front=tuple(points))
+    return replace(
+        found,
+        best=best,
+        front=tuple(point for point in points if point.kind == "found"),
+        by_hand=tuple(point for point in points if point.kind != "found"),
+    )
 
 
 def contribute(
@@ -371,6 +380,45 @@ def choose(
         point = _point(select(contributions, model, smaller, seconds=seconds))
         points.setdefault(point.sram_bytes, point)
     return best, _undominated(points.values())
+
+
+def written_by_hand(
+    network: Network, contributions: Contributions, limits: Limits
+) -> tuple[Point, ...]:
+    """The biases of as many of the last layers, and as many of the last layers whole, as fit."""
+    model = MemoryModel(network)
+    head = Scheme(0)
+    beside = model.linked(head).sram_bytes - model.static_bytes(head)
+    points = []
+    for kind, make in (("biases", biases_only), ("last layers", last_layers)):
+        low, high = 0, len(model.layers.paths)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if model.static_bytes(make(model, middle)) + beside <= limits.sram_bytes:
+                low = middle
+            else:
+                high = middle - 1
+        scheme = make(model, low)
+        measured = model.linked(scheme)
+        if low and _fits(measured, limits):
+            points.append(
+                Point(
+                    biases=scheme.biases,
+                    weights=dict(scheme.weights),
+                    gain=scheme.gain(contributions),
+                    sram_bytes=measured.sram_bytes,
+                    flash_bytes=measured.flash_bytes,
+                    kind=kind,
+                )
+            )
+    return tuple(points)
+
+
+def _fits(measured: Measured, limits: Limits) -> bool:
+    flash = limits.flash_bytes
+    return measured.sram_bytes <= limits.sram_bytes and (
+        flash is None or measured.flash_bytes <= flash
+    )
 
 
 def _point(selection: Selection) -> Point:
