@@ -51,6 +51,7 @@ check: $(VENV)/.dev  ## lint, types, C format, layering
 bench: $(VENV)/.dev  ## side-by-side measurements; they assert nothing
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/allocation.py
+	$(BIN)/python benchmarks/planned.py
 	$(BIN)/python benchmarks/planning.py linear_m4 vgg16_cifar_m4 resnet18_cifar_m4 --shares 75 50
 
 $(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
