@@ -204,7 +204,9 @@ def test_the_reference_has_every_public_name():
     told = set(re.findall(r"^::: ([\w.]+)$", pages, re.MULTILINE))
     for name in kilograd.__all__:
         if name not in ("update", "__version__"):
-            assert f"kilograd.{name}" in told, f"docs/api.md has no {name}"
+            # A package of the same name may hide a function from the generator of the reference.
+            home = getattr(getattr(kilograd, name), "__module__", "kilograd")
+            assert told & {f"kilograd.{name}", f"{home}.{name}"}, f"docs/api.md has no {name}"
     listed = re.findall(r"members: \[([^\]]+)\]", pages)
     functions = {member.strip() for group in listed for member in group.split(",")}
     for name, _ in functions_of_update():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -71,6 +72,16 @@ def test_the_plot_tells_what_is_proven(found):
     line = values(front(found)["layer"][0])[0]
     assert {row["kind"] for row in line} <= {row["kind"] for row in marks[:3]}
     assert len(line) == 3, "what is beside the front has no part in it"
+
+
+def test_what_is_written_by_hand_is_a_choice_too(found):
+    hand = Point(3, {}, 0.01, 25_000, 9_000, realised=Gain(0.08, 0.0, 2), kind="biases")
+    assert not hand.proven and hand.told() == "written by hand: biases"
+    whole = replace(found, best=hand, by_hand=(hand,))
+    last = whole.choices()[-1]
+    assert last.chosen and last.label.startswith("biases: ") and last.note == "trained +8.0 ± 0.0"
+    assert [choice.chosen for choice in whole.choices()].count(True) == 1
+    assert whole.realised()[-1].gain == 8
 
 
 def test_a_report_takes_the_choices(found):

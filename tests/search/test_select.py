@@ -129,8 +129,8 @@ def test_no_program_needs_less_than_the_rows_say(models, name, precision, atomic
     assert min(rest.values()) == 0  # the bound is met by some
     for scheme in schemes[::17]:
         program = model.compiler.program(scheme.spec(model.layers))
-        assert model.rows.state_bytes(scheme) == program.sources.state_bytes
-        assert model.static_bytes(scheme) == program.arena_bytes + program.sources.state_bytes
+        assert model.rows.state_bytes(scheme) == program.state_bytes
+        assert model.static_bytes(scheme) == program.arena_bytes + program.state_bytes
 
 
 def test_a_refuted_assumption_is_forgotten():

@@ -45,7 +45,13 @@ class Point:
     @property
     def proven(self) -> bool:
         """Whether no scheme within the limits has a larger sum of contributions."""
-        return self.gap == 0
+        return self.kind == "found" and self.gap == 0
+
+    def told(self) -> str:
+        """How good its sum of contributions is, or where it is from."""
+        if self.kind != "found":
+            return f"written by hand: {self.kind}"
+        return "proven best" if self.proven else f"at most {100 * self.gap:.1f} points more"
 
     def to_json(self) -> dict[str, Any]:
         """The point as JSON values."""
@@ -95,14 +101,13 @@ class Found:
     def scheme(self, point: Point | None = None) -> str:
         """The text of a scheme file for the best scheme, or for another point of the front."""
         point = point or self.best
-        told = "proven best" if point.proven else f"at most {100 * point.gap:.1f} points more"
         head = self.contributions.head
         lines = [
             f"# {self.network} for {self.device}, found by `kilograd search` "
             f"({self.contributions.method}).",
             f"# SRAM {point.sram_bytes:,} B, flash {point.flash_bytes:,} B.",
             f"# Head alone {100 * head.mean:.1f} %, contributions {100 * point.gain:+.1f} points "
-            f"({told}).",
+            f"({point.told()}).",
             *_told_realised(point),
             "update = [",
             *(f"  {json.dumps(text)}," for text in unparse(self.spec_of(point))),
@@ -152,17 +157,19 @@ class Found:
         return max((gains[path, r].mean for r in self.contributions.ratios(path)), default=0.0)
 
     def choices(self) -> tuple[FrontPoint, ...]:
-        """The front as `Program.report` takes it for its `fronts`; gains in points."""
+        """The front, and what is written by hand, as `Program.report` takes them for its `fronts`;
+        gains are sums of contributions in points.
+        """
         return tuple(
             FrontPoint(
                 label=_title(point),
                 sram_bytes=point.sram_bytes,
                 gain=100 * point.gain,
                 chosen=point is self.best,
-                kind="sum of contributions" if point.proven else "sum, not proven the best",
+                kind=_kind(point),
                 note=_note(point),
             )
-            for point in self.front
+            for point in (*self.front, *self.by_hand)
         )
 
     def realised(self) -> tuple[FrontPoint, ...]:
@@ -225,8 +232,18 @@ def _title(point: Point) -> str:
     return told if point.kind == "found" else f"{point.kind}: {told}"
 
 
+def _kind(point: Point) -> str:
+    if point.kind != "found":
+        return f"sum, {point.kind}"
+    return "sum of contributions" if point.proven else "sum, not proven the best"
+
+
 def _note(point: Point) -> str:
-    told = [] if point.proven else [f"another could gain {100 * point.gap:.2g} more"]
+    told = (
+        []
+        if point.proven or point.kind != "found"
+        else [f"another could gain {100 * point.gap:.2g} more"]
+    )
     told += [] if point.realised is None else [f"trained {_points(point.realised)}"]
     return ", ".join(told)
 
