@@ -69,6 +69,8 @@ def unplanned_of(program: kg.Program) -> kg.Program:
 
 def test_nothing_reads_or_makes_an_absent_tensor(program):
     nodes, count = program.train.graph.nodes, 0
+    # Who runs again for one of its outputs makes the others, which nobody may read.
+    read = {value.name for node in nodes for value in node.inputs}
     for name, tensor in moved(program).items():
         for stretch in tensor.away:
             count += 1
@@ -76,7 +78,7 @@ def test_nothing_reads_or_makes_an_absent_tensor(program):
             for node in nodes[stretch.first + 1 : stretch.last]:
                 names = {value.name for value in (*node.inputs, *node.outputs)}
                 copies = {n for n in names if n == name or n.startswith(f"{name}.")}
-                assert all(n.startswith(f"{name}.page") for n in copies), (name, copies)
+                assert all(n.startswith(f"{name}.page") for n in copies & read), (name, copies)
             assert any(v.name.startswith(f"{name}.") for v in nodes[stretch.last].outputs)
     assert count or all(tensor.how == "stored" for tensor in moved(program).values())
 
