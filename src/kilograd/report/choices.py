@@ -22,7 +22,10 @@ _MEASURES = {
     Measure.JOULES: ("energy of a training step", ".3~s"),
     Measure.SECONDS: ("time of a training step", ".3~s"),
 }
-_SHAPES = ("diamond", "circle", "cross", "square", "triangle-up")
+_SHAPES = (
+    "diamond", "circle", "cross", "square", "triangle-up", "triangle-down", "triangle-right",
+)  # fmt: skip
+"""More than colours, and prime to them, so that no two of a few dozen kinds look alike."""
 _KINDS = [
     KINDS[k] for k in (Kind.COTANGENT, Kind.SAVED, Kind.GRADIENT, Kind.ACTIVATION, Kind.SCRATCH)
 ]
