@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
+from kilograd.devices import Storage
 from kilograd.ir import Graph, Node, Value, verify
 from kilograd.ops.page import PageIn, PageOut
 from kilograd.planning.allocate import allocate
@@ -13,15 +15,21 @@ from kilograd.planning.stored_steps import step_in_chunks
 from kilograd.program import Program
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """A storage of these blocks."""
+class Geometry(Storage):
+    """A storage of these blocks, whose transfers take no time."""
 
-    block_bytes: int = 1
-    erase_bytes: int = 0
+    name: str = "test"
+    title: str = "a storage of tests"
+    kind: Literal["sd", "nor_flash", "psram", "file"] = "file"
     size_bytes: int = 1 << 24
+    read_seconds: float = 0.0
+    read_bytes_per_second: float = 1e6
+    write_seconds: float = 0.0
+    write_bytes_per_second: float = 1e6
+    watts: float = 0.0
 
 
+_PLAIN = Geometry()
 Choice = Callable[[Value], bool]
 
 
@@ -30,7 +38,7 @@ def paged(
     *,
     pages: Choice = lambda value: False,
     stored: Choice = lambda value: False,
-    geometry: Geometry = Geometry(),
+    geometry: Geometry = _PLAIN,
     storage_first: bool = True,
     chunk_bytes: int | None = None,
 ) -> Program:

@@ -113,18 +113,26 @@ def test_a_board_pages_in_the_sram_it_asks_for():
 
 def test_a_finer_storage_serves_as_well():
     compiled = moved("float", Geometry(block_bytes=512, erase_bytes=4096))
-    large = Geometry(512, 0, 1 << 35)  # more than offsets can say
-    for geometry in (Geometry(1), Geometry(256, 1024), Geometry(512, 4096), large):
+    large = Geometry(block_bytes=512, size_bytes=1 << 35)  # more than offsets can say
+    for geometry in (
+        Geometry(block_bytes=1),
+        Geometry(block_bytes=256, erase_bytes=1024),
+        Geometry(block_bytes=512, erase_bytes=4096),
+        large,
+    ):
         agrees(compiled.on_host(storage=MemoryStorage(geometry)), "float")
 
 
 @pytest.mark.parametrize(
     ("geometry", "message"),
     [
-        (Geometry(1024), "blocks of 512 bytes.*1,024"),
-        (Geometry(3), "no multiple of the 3"),
-        (Geometry(512, 8192), "no multiple of the 8,192"),
-        (Geometry(512, 0, 4096), r"needs [\d,]+ bytes of storage, this one has 4,096"),
+        (Geometry(block_bytes=1024), "blocks of 512 bytes.*1,024"),
+        (Geometry(block_bytes=3, size_bytes=3 << 20), "no multiple of the 3"),
+        (Geometry(block_bytes=512, erase_bytes=8192), "no multiple of the 8,192"),
+        (
+            Geometry(block_bytes=512, size_bytes=4096),
+            r"needs [\d,]+ bytes of storage, this one has 4,096",
+        ),
     ],
 )
 def test_a_storage_that_does_not_fit_is_refused(geometry: Geometry, message: str):
@@ -141,7 +149,7 @@ def test_a_plan_says_what_it_lacks():
     compiled = moved("float", SD_CARD)
     graphs = [compiled.predict.graph, compiled.train.graph]
     with pytest.raises(InfeasibleError, match=r"needs [\d,]+ bytes of storage.*8,192 that there"):
-        place(graphs, Geometry(512, 0, 8192))
+        place(graphs, Geometry(block_bytes=512, size_bytes=8192))
     assert place([program("float").train.graph], SD_CARD) is None
 
 
@@ -314,17 +322,18 @@ def test_a_step_that_is_not_finite_changes_nothing():
 class Card(Geometry):
     """A storage with figures."""
 
-    read_seconds = 1e-3
-    read_bytes_per_second = 1e6
-    write_seconds = 2e-3
-    write_bytes_per_second = 5e5
-    erase_seconds = 0.0
-    watts = 0.1
+    read_seconds: float = 1e-3
+    read_bytes_per_second: float = 1e6
+    write_seconds: float = 2e-3
+    write_bytes_per_second: float = 5e5
+    erase_seconds: float = 0.0
+    watts: float = 0.1
 
 
 @pytest.mark.parametrize("where", ["on_host", "on_emulator"])
 def test_time_and_energy_are_those_of_the_transfers(where: str):
-    compiled = replace(moved("float", SD_CARD, "cortex-m7-256k"), storage_device=Card(512))
+    card = Card(block_bytes=512)
+    compiled = replace(moved("float", SD_CARD, "cortex-m7-256k"), storage_device=card)
     session: Session = getattr(compiled, where)()
     learn(session, compiled, 1)
     moves = session.traffic

@@ -20,7 +20,12 @@ from kilograd.execution.storage import Fault
 from kilograd.ir import Value
 from kilograd.program import Program
 
-GEOMETRIES = [Geometry(512), Geometry(1, 4096), Geometry(4), Geometry(64, 256)]
+GEOMETRIES = [
+    Geometry(block_bytes=512),
+    Geometry(block_bytes=1, erase_bytes=4096),
+    Geometry(block_bytes=4),
+    Geometry(block_bytes=64, erase_bytes=256),
+]
 INT8: dict[str, Any] = {"precision": "int8"}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("lenet", {}),
