@@ -5,9 +5,12 @@
  *   storage = kg_file_storage(file, NET_STORAGE_BYTES);
  *
  * The file may be shorter than size_bytes and grows as it is written: a copy of the image is enough to begin with.
+ * Where there is no C library (-ffreestanding), this header declares nothing.
  */
 #ifndef KILOGRAD_STORAGE_FILE_H
 #define KILOGRAD_STORAGE_FILE_H
+
+#if __STDC_HOSTED__
 
 #include <stdio.h>
 
@@ -36,5 +39,7 @@ static inline kg_storage_t kg_file_storage(FILE *file, uint32_t size_bytes) {
   storage.erase_bytes = 0;
   return storage;
 }
+
+#endif
 
 #endif
