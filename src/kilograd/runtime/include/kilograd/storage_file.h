@@ -29,14 +29,7 @@ static inline uint32_t kg_file_write(void *context, uint32_t offset, const void 
 
 /* The storage in an open file, which has to outlive it. */
 static inline kg_storage_t kg_file_storage(FILE *file, uint32_t size_bytes) {
-  kg_storage_t storage;
-  storage.context = file;
-  storage.read = kg_file_read;
-  storage.write = kg_file_write;
-  storage.erase = NULL;
-  storage.size_bytes = size_bytes;
-  storage.block_bytes = 1;
-  storage.erase_bytes = 0;
+  const kg_storage_t storage = {file, kg_file_read, kg_file_write, NULL, size_bytes, 1, 0};
   return storage;
 }
 

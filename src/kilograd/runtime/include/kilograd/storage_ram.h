@@ -27,14 +27,7 @@ static inline uint32_t kg_ram_write(void *context, uint32_t offset, const void *
 
 /* A storage of size_bytes at memory, which has to outlive it. */
 static inline kg_storage_t kg_ram_storage(void *memory, uint32_t size_bytes) {
-  kg_storage_t storage;
-  storage.context = memory;
-  storage.read = kg_ram_read;
-  storage.write = kg_ram_write;
-  storage.erase = NULL;
-  storage.size_bytes = size_bytes;
-  storage.block_bytes = 1;
-  storage.erase_bytes = 0;
+  const kg_storage_t storage = {memory, kg_ram_read, kg_ram_write, NULL, size_bytes, 1, 0};
   return storage;
 }
 
