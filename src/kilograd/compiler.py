@@ -172,8 +172,14 @@ def _searched(
     unknown = sorted(set(options or {}) - set(inspect.signature(find).parameters))
     if unknown:
         raise InputError(f"search: {', '.join(unknown)} is no argument of kilograd.search")
-    own = {"store": cache_directory() / "search", **(options or {})}
-    return find(prepared, data, **own).spec
+    return find(prepared, data, **{"store": default_store(), **(options or {})}).spec
+
+
+def default_store() -> Path:
+    """Where measurements of searches are kept: `KILOGRAD_CACHE`/search, or
+    `~/.cache/kilograd/search`.
+    """
+    return cache_directory() / "search"
 
 
 @dataclass(frozen=True, eq=False)

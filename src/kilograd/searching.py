@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kilograd.compiler import prepare
-from kilograd.execution.build_cache import cache_directory
+from kilograd.compiler import default_store, prepare
 from kilograd.search.found import Found
 from kilograd.search.table import Contributions
-
-STORE = "search"
-"""The folder of measurements in the cache."""
 
 
 def search(
@@ -102,8 +98,3 @@ def search(
         store=store or default_store(),
         progress=progress,
     )
-
-
-def default_store() -> Path:
-    """Where measurements are kept: `KILOGRAD_CACHE`/search, or `~/.cache/kilograd/search`."""
-    return cache_directory() / STORE

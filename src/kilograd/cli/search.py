@@ -9,11 +9,11 @@ import typer
 
 from kilograd.cli.app import Json, app, notes, print_json
 from kilograd.cli.run import Run, on_network
+from kilograd.compiler import default_store
 from kilograd.errors import InputError
 from kilograd.options import Budget
 from kilograd.report.contributions import write_charts
 from kilograd.search.found import Found
-from kilograd.searching import default_store
 
 ROWS = 20
 """Layers that the terminal shows."""

@@ -168,8 +168,9 @@ def _selected(
     """What is best by the contributions, which took `seconds`."""
     start = time.perf_counter()
     limits = replace(_limits(network, layers), costs=costs)
-    best, points = choose(network, contributions, limits, front, time_limit)
-    others = written_by_hand(network, contributions, limits)
+    model = MemoryModel(network)
+    best, points = choose(model, contributions, limits, front, time_limit)
+    others = written_by_hand(model, contributions, limits)
     return Found(
         network=network.name,
         device=network.device.name,
@@ -361,7 +362,7 @@ def _limits(network: Network, layers: Layers) -> Limits:
 
 
 def choose(
-    network: Network,
+    model: MemoryModel,
     contributions: Contributions,
     limits: Limits,
     front: int = FRONT_POINTS,
@@ -370,7 +371,6 @@ def choose(
     """The best scheme within the limits, and the best at `front` SRAM limits up to there, evenly
     spaced from what the head alone needs; each is linked and takes `seconds` at most.
     """
-    model = MemoryModel(network)
     best = _point(select(contributions, model, limits, seconds=seconds))
     least = model.linked(Scheme(0)).sram_bytes
     points = {best.sram_bytes: best}
@@ -383,10 +383,9 @@ def choose(
 
 
 def written_by_hand(
-    network: Network, contributions: Contributions, limits: Limits
+    model: MemoryModel, contributions: Contributions, limits: Limits
 ) -> tuple[Point, ...]:
     """The biases of as many of the last layers, and as many of the last layers whole, as fit."""
-    model = MemoryModel(network)
     head = Scheme(0)
     beside = model.linked(head).sram_bytes - model.static_bytes(head)
     points = []
