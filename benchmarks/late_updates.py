@@ -25,8 +25,9 @@ import kilograd as kg
 from kilograd import zoo
 from kilograd.compiler import Prepared, prepare
 from kilograd.planning import order as ordering
+from kilograd.planning.lifetimes import measure
 from kilograd.planning.necessary import Alive
-from kilograd.planning.stream import measure, narrow
+from kilograd.planning.stream import narrow
 from kilograd.update import Spec
 
 FLOAT = ("lenet", "dscnn", "resnet8", "mobilenetv1_025", "tcn", "unet")

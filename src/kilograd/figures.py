@@ -33,6 +33,7 @@ from kilograd.planning.layers import (
     owning_layers,
     parameter_facts,
 )
+from kilograd.planning.lifetimes import aligned
 from kilograd.planning.paging import step_estimates
 from kilograd.update import unparse
 
@@ -416,7 +417,7 @@ def _arena(program: Program) -> tuple[Use, ...]:
     alive: dict[Kind, int] = dict.fromkeys(_AT_PEAK, 0)
     for facts in buffer_facts(program.train):
         if facts.lifetime.first <= peak < facts.lifetime.last:
-            alive[facts.kind] += -(-facts.lifetime.size_bytes // 4) * 4
+            alive[facts.kind] += aligned(facts.lifetime.size_bytes)
     uses = [Use(kind.value, size, _AT_PEAK[kind]) for kind, size in alive.items()]
     free = program.memory.arena_bytes - sum(alive.values())
     uses.append(Use("free", free, "between tensors, or used by predict alone"))

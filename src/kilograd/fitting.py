@@ -21,6 +21,7 @@ from kilograd.errors import InfeasibleError
 from kilograd.ir import Value
 from kilograd.options import Planning
 from kilograd.planning import paging
+from kilograd.planning.lifetimes import aligned
 from kilograd.planning.paging import (
     Leanest,
     Mover,
@@ -316,7 +317,7 @@ class Fitter:
     def beside(self, fixed: Fixed, stored: frozenset[Value]) -> int:
         """The SRAM besides the arena, with these tensors in storage."""
         graph = self.program.train.graph
-        here = sum(_aligned(v.type.bytes) for v in graph.state if v not in stored)
+        here = sum(aligned(v.type.bytes) for v in graph.state if v not in stored)
         sums = _CHECKSUM_BYTES * sum(v in stored for v in graph.state)
         return fixed.sram_bytes + here + sums
 
@@ -333,10 +334,6 @@ def _fixed(program: Program) -> Fixed:
         return Fixed(_TYPICAL_STACK_BYTES, sum(tensors.values()) + _TYPICAL_CODE_BYTES)
     memory = _memory(program)
     return Fixed(memory.data_bytes + memory.stack_bytes, memory.flash_bytes)
-
-
-def _aligned(size_bytes: int) -> int:
-    return -(-size_bytes // 4) * 4
 
 
 def _roomy(device: Device) -> Device:

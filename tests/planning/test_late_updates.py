@@ -15,10 +15,9 @@ from kilograd.compiler import prepare
 from kilograd.ir import evaluate, verify
 from kilograd.planning import order as ordering
 from kilograd.planning.late_updates import late_updates
-from kilograd.planning.lifetimes import lifetimes
+from kilograd.planning.lifetimes import lifetimes, measure
 from kilograd.planning.necessary import Alive, necessary_bytes
 from kilograd.planning.order import order, predecessors_of
-from kilograd.planning.stream import measure
 
 
 def wide(precision: str, atomic: bool = True):

@@ -16,11 +16,11 @@ from kilograd.ir.interpret import evaluate
 from kilograd.ops.page import PageIn, PageOut, Paging
 from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.options import Planning
+from kilograd.planning.lifetimes import measure
 from kilograd.planning.paging import Mover, Planned, Request, node_prices
 from kilograd.planning.paging.fit import plan, pose
 from kilograd.planning.paging.tasks import Kind, update_groups
 from kilograd.planning.remat import NoPlanError, validate
-from kilograd.planning.stream import measure
 from kilograd.program import Program
 
 DEVICE = load("stm32f746")

@@ -23,7 +23,8 @@ from kilograd.ops.q_mask import PackMask
 from kilograd.ops.q_stream import QStream
 from kilograd.ops.q_types import activation
 from kilograd.planning import order
-from kilograd.planning.stream import measure, narrow, plan_streams
+from kilograd.planning.lifetimes import measure
+from kilograd.planning.stream import narrow, plan_streams
 from kilograd.transforms.stream import chains, join
 
 ONE, TWO = (((k, k), (k, k)) for k in (1, 2))

@@ -22,6 +22,7 @@ from kilograd.codegen.paging import state_bytes as paging_state_bytes
 from kilograd.codegen.wrapping import wrap
 from kilograd.ir import Graph, Node, Operand, Operands, Tensor, Value
 from kilograd.ir.printing import print_node
+from kilograd.planning.lifetimes import aligned
 from kilograd.planning.schedule import Schedule
 from kilograd.planning.storage import StoragePlan
 from kilograd.transforms.differentiate import TrainingInputs
@@ -129,7 +130,7 @@ def state_bytes(predict: Schedule, train: Schedule, storage: StoragePlan | None 
     storage need beside them.
     """
     state = _not_stored(_merge(schedule.graph.state for schedule in (predict, train)), storage)
-    tensors = sum(-(-value.type.bytes // 4) * 4 for value in state)
+    tensors = sum(aligned(value.type.bytes) for value in state)
     return tensors + (paging_state_bytes(storage) if storage else 0)
 
 
@@ -262,7 +263,7 @@ def _state_entry(value: Value, tensor: Tensor, names: Mapping[str, str]) -> dict
         "name": names[value.name],
         "value": value,
         "type": value.type,
-        "elements": -(-value.type.bytes // 4) * 4 // value.type.dtype.bytes,
+        "elements": aligned(value.type.bytes) // value.type.dtype.bytes,
         "zero": not tensor.array.any(),
         "comment": comment(text),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -11,3 +12,9 @@ class Cost:
 
     seconds: float
     joules: float
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum of costs."""
+    parts = tuple(costs)
+    return Cost(sum(part.seconds for part in parts), sum(part.joules for part in parts))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kilograd.codegen.paging import state_bytes as paging_state_bytes
 from kilograd.ir import Tensor, TensorType, Value
 from kilograd.options import SGD, Loss
+from kilograd.planning.lifetimes import aligned
 from kilograd.planning.storage import StoragePlan
 from kilograd.transforms.ports import Port
 
@@ -51,8 +52,3 @@ class Interface:
     def checkpoint_bytes(self) -> int:
         """Size of a checkpoint: state, header and checksum."""
         return self.state_bytes + 20
-
-
-def aligned(size_bytes: int) -> int:
-    """The size of a tensor in the state structure."""
-    return -(-size_bytes // 4) * 4

@@ -14,9 +14,10 @@ import numpy as np
 
 from kilograd.codegen.paging import state_bytes
 from kilograd.errors import StorageError
-from kilograd.execution.interface import Interface, aligned
+from kilograd.execution.interface import Interface
 from kilograd.execution.storage import SessionStorage
 from kilograd.ir import Value
+from kilograd.planning.lifetimes import aligned
 from kilograd.planning.storage import StoragePlan
 
 Array = np.ndarray

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph
 from kilograd.planning.allocation import AllocationProblem, Buffer, solve, validate
-from kilograd.planning.lifetimes import ALIGNMENT_BYTES, lifetimes
+from kilograd.planning.lifetimes import ALIGNMENT_BYTES, aligned, measure
 from kilograd.planning.schedule import Schedule
 
 
@@ -17,10 +17,7 @@ def allocate(graphs: Sequence[Graph]) -> tuple[Schedule, ...]:
     The first input of each lies at offset 0, scalar results with the caller. The hungriest graph is
     solved first; the others need no better than its height.
     """
-    plans = [
-        (graph, lifetimes(graph, by_pointer=frozenset(v for v in graph.outputs if not v.type.rank)))
-        for graph in graphs
-    ]
+    plans = [(graph, measure(graph)) for graph in graphs]
     schedules: dict[int, Schedule] = {}
     target = 0
     for index in sorted(range(len(plans)), key=lambda i: -plans[i][1].peak_bytes):
@@ -35,7 +32,7 @@ def allocate(graphs: Sequence[Graph]) -> tuple[Schedule, ...]:
         broken = validate(problem, allocation)
         if broken:
             raise CompilerBug("the allocation breaks rules:\n" + "\n".join(broken))
-        height = -(-allocation.height_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        height = aligned(allocation.height_bytes)
         schedules[index] = Schedule(graph, lives, allocation.offsets, height)
         target = max(target, height)
     return tuple(schedules[index] for index in range(len(plans)))

@@ -44,6 +44,13 @@ class Estimate:
             return None
         return Cost(self.seconds, self.joules)
 
+    def __str__(self) -> str:
+        """`12.3 ms, 0.41 mJ, 1,234 instructions`; what is known of it."""
+        parts = [] if self.seconds is None else [_with_unit(self.seconds, "s")]
+        parts += [] if self.joules is None else [_with_unit(self.joules, "J")]
+        parts += [] if self.instructions is None else [f"{self.instructions:,} instructions"]
+        return ", ".join(parts) or "a price that nobody has estimated"
+
 
 def node_costs(graph: Graph, device: Device) -> tuple[Cost | None, ...]:
     """Estimated time and energy of one run of each node, in order; None where the device lacks an
@@ -104,6 +111,14 @@ def with_prefix(amount: float, unit: str) -> str:
     )
     digits = amount / scale
     return f"{float(f'{digits:.2g}'):g} {prefix}{unit}"
+
+
+def _with_unit(amount: float, unit: str) -> str:
+    """An amount to three figures: `2 s`, `12.3 ms`, `0.4 us`."""
+    for prefix, scale in (("", 1.0), ("m", 1e-3)):
+        if amount >= scale:
+            return f"{amount / scale:.3g} {prefix}{unit}"
+    return f"{amount / 1e-6:.3g} u{unit}"
 
 
 def quality(device: Device) -> tuple[str, ...]:

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kilograd.devices import Device, Storage
-from kilograd.ir import Graph, Value
+from kilograd.ir import Graph
+from kilograd.planning.costs import Estimate, total
 from kilograd.planning.explain import node_title
-from kilograd.planning.lifetimes import lifetimes
-from kilograd.planning.paging import Absence, Moves, Planned, Price, Way, moves
-from kilograd.planning.paging.moves import prices, summed, times
+from kilograd.planning.lifetimes import measure
+from kilograd.planning.paging import Absence, Moves, Planned, Way, moves, step_estimates
+from kilograd.planning.paging.moves import times
 from kilograd.planning.storage import StoragePlan
 
 
@@ -47,7 +48,7 @@ class Alternative:
 
     how: str
     text: str
-    price: Price | None
+    price: Estimate | None
 
     def __str__(self) -> str:
         """A line."""
@@ -70,8 +71,8 @@ class TensorPlan:
     page_outs: int
     page_ins: int
     reruns: int
-    price: Price
-    chain_price: Price
+    price: Estimate
+    chain_price: Estimate
     away: tuple[Away, ...]
     alternatives: tuple[Alternative, ...]
 
@@ -108,8 +109,8 @@ class FunctionPlan:
     plain_peak_bytes: int
     limit_bytes: int
     peak_bytes: int
-    plain: Price
-    price: Price
+    plain: Estimate
+    price: Estimate
     objective: str
     gap: float
     tensors: tuple[TensorPlan, ...]
@@ -246,13 +247,11 @@ def function_plan(
     limit = solution.limits.ram_bytes
     return FunctionPlan(
         function=name,
-        plain_peak_bytes=lifetimes(
-            planned.step.graph, by_pointer=_scalars(planned.step.graph)
-        ).peak_bytes,
+        plain_peak_bytes=measure(planned.step.graph).peak_bytes,
         limit_bytes=solution.peak_bytes if limit is None else limit,
         peak_bytes=solution.peak_bytes,
-        plain=summed(prices(planned.step.graph, device, None)),
-        price=summed(prices(planned.graph, device, storage)),
+        plain=total(step_estimates(planned.step.graph, device, None)),
+        price=total(step_estimates(planned.graph, device, storage)),
         objective=solution.objective,
         gap=solution.gap,
         tensors=tuple(
@@ -260,11 +259,6 @@ def function_plan(
             for moved in moves(planned, device, storage, other)
         ),
     )
-
-
-def _scalars(graph: Graph) -> frozenset[Value]:
-    """The results that the caller has memory for."""
-    return frozenset(value for value in graph.outputs if not value.type.rank)
 
 
 def _tensor(graph: Graph, moved: Moves, kept: Mapping[str, str], limit: int) -> TensorPlan:

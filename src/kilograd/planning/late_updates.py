@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kilograd.ir import Graph, Value
-from kilograd.planning.stream import measure
+from kilograd.planning.lifetimes import measure
 
 _TRIALS = 24
 """Orders that are measured at most."""

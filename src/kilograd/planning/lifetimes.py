@@ -18,6 +18,11 @@ from kilograd.ops.page import Paging
 ALIGNMENT_BYTES = 4
 
 
+def aligned(size_bytes: int) -> int:
+    """What a buffer of that size takes of the arena, and a tensor of the state structure."""
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
 @dataclass(frozen=True)
 class Lifetime:
     """A buffer of the arena: `size_bytes` in [first, last) of node indices."""
@@ -50,7 +55,7 @@ class Lifetimes:
         """Live bytes from each point in time where they change."""
         changes: dict[int, int] = {}
         for buffer in self.buffers:
-            size = -(-buffer.size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            size = aligned(buffer.size_bytes)
             changes[buffer.first] = changes.get(buffer.first, 0) + size
             changes[buffer.last] = changes.get(buffer.last, 0) - size
         total, result = 0, []
@@ -58,6 +63,11 @@ class Lifetimes:
             total += changes[time]
             result.append((time, total))
         return result
+
+
+def measure(graph: Graph) -> Lifetimes:
+    """The lifetimes of an ordered program whose scalar results lie with the caller."""
+    return lifetimes(graph, by_pointer=frozenset(v for v in graph.outputs if not v.type.rank))
 
 
 def lifetimes(graph: Graph, *, by_pointer: frozenset[Value] = frozenset()) -> Lifetimes:

@@ -15,7 +15,7 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 
 from kilograd.ir import Graph, Value
-from kilograd.planning.lifetimes import ALIGNMENT_BYTES
+from kilograd.planning.lifetimes import aligned as aligned_bytes
 from kilograd.planning.order import predecessors_of
 
 MAX_LOOSE = 12
@@ -127,10 +127,10 @@ class Alive:
         are nodes that run behind it although they need not.
         """
         it = self.graph.nodes[node]
-        total = _aligned(it.op.cost(*(value.type for value in it.inputs)).scratch_bytes)
+        total = aligned_bytes(it.op.cost(*(value.type for value in it.inputs)).scratch_bytes)
         for place, value in enumerate(it.outputs):
             if value in self.producer and not self._in_place(node, place, exists, pending):
-                total += _aligned(value.type.bytes)
+                total += aligned_bytes(value.type.bytes)
         return total
 
     def _in_place(self, node: int, place: int, exists: Exists, pending: Collection[int]) -> bool:
@@ -198,7 +198,7 @@ class Alive:
             later = any(exists(r) for r in self.behind(node, value))
             maker = self.producer[value]
             if maker in inside or maker < 0 or self.ancestors[node] >> maker & 1:
-                values.append((_aligned(value.type.bytes), maker, readers, later))
+                values.append((aligned_bytes(value.type.bytes), maker, readers, later))
         touches = not inside.isdisjoint(r for v in self._reads(node) for r in self.readers[v])
         earlier = [t for t in members if not self.ancestors[node] & ~self.ancestors[t]]
         key = (tuple(members), tuple((size, maker, later) for size, maker, _, later in values))
@@ -258,8 +258,4 @@ class Alive:
     @staticmethod
     def aligned(values: Iterable[Value]) -> int:
         """The bytes of the values in the arena."""
-        return sum(_aligned(value.type.bytes) for value in values)
-
-
-def _aligned(size_bytes: int) -> int:
-    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        return sum(aligned_bytes(value.type.bytes) for value in values)

@@ -15,7 +15,8 @@ from dataclasses import replace
 from kilograd.ir import Graph, Node, Value
 from kilograd.ops.shape import Slice
 from kilograd.planning.late_updates import late_updates
-from kilograd.planning.stream import measure, narrow
+from kilograd.planning.lifetimes import measure
+from kilograd.planning.stream import narrow
 
 Priority = Callable[[int], tuple[int, ...]]
 

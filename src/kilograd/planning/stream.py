@@ -20,7 +20,7 @@ from kilograd.ir import Graph, Node
 from kilograd.ops.conv_geometry import Geometry
 from kilograd.ops.q_depthwise import QDepthwiseConv2d
 from kilograd.ops.q_stream import Stage, layout
-from kilograd.planning.lifetimes import ALIGNMENT_BYTES, Lifetimes, lifetimes
+from kilograd.planning.lifetimes import Lifetimes, aligned, measure
 from kilograd.transforms.stream import chains, join
 
 MAX_STAGES = 9
@@ -38,11 +38,6 @@ def plan_streams(graphs: Sequence[Graph]) -> tuple[Graph, ...]:
 def narrow(graph: Graph) -> Graph:
     """The ordered program in the form of the smallest peak, whatever the work."""
     return _joined(graph, [chain.narrowest() for chain in _chains(graph)])
-
-
-def measure(graph: Graph) -> Lifetimes:
-    """The lifetimes of an ordered program whose scalar results lie with the caller."""
-    return lifetimes(graph, by_pointer=frozenset(v for v in graph.outputs if not v.type.rank))
 
 
 @dataclass(frozen=True)
@@ -117,13 +112,13 @@ class _Chain:
         images = [nodes[0].inputs[0], *(node.outputs[0] for node in nodes)]
         self.start = chain.start
         self._stages = [_Stage.of(node) for node in nodes]
-        self._image_bytes = [_aligned(image.type.bytes) for image in images]
+        self._image_bytes = [aligned(image.type.bytes) for image in images]
         own = (images[1].name, lives.scratch.get(chain.start))
         alive = [b for b in lives.buffers if b.first <= chain.start < b.last and b.name not in own]
         x = lives.root[images[0]].name
         if not any(b.name == x and b.last == chain.start + 1 for b in alive):
             self._image_bytes[0] = 0  # read again later: counted with the others
-        self._base_bytes = sum(_aligned(b.size_bytes) for b in alive if b.last > chain.start + 1)
+        self._base_bytes = sum(aligned(b.size_bytes) for b in alive if b.last > chain.start + 1)
 
     def narrowest(self) -> tuple[_Chain, list[_Option]]:
         """The segments whose largest need is smallest."""
@@ -152,7 +147,7 @@ class _Chain:
                 yield begin, end
 
     def _plain(self, i: int) -> _Option:
-        return _Option(i, i + 1, 0, self._alive(i, i + 1) + _aligned(self._stages[i].scratch_bytes))
+        return _Option(i, i + 1, 0, self._alive(i, i + 1) + aligned(self._stages[i].scratch_bytes))
 
     def _by_work(self, begin: int, end: int) -> Iterator[_Option]:
         """Streamed, from two bands to one for each row."""
@@ -167,7 +162,7 @@ class _Chain:
         scratch = room + max(stage.scratch_bytes for stage in stages)
         further = -(-geometries[-1].size_out[0] // rows) - 1
         work = further * sum(stage.band_instructions() for stage in stages)
-        return _Option(begin, end, rows, self._alive(begin, end) + _aligned(scratch), work)
+        return _Option(begin, end, rows, self._alive(begin, end) + aligned(scratch), work)
 
     def _alive(self, begin: int, end: int) -> int:
         return self._base_bytes + self._image_bytes[begin] + self._image_bytes[end]
@@ -186,7 +181,3 @@ class _Chain:
                 if end not in best or candidate < best[end][0]:
                     best[end] = candidate, [*path, option]
         return best[len(self._stages)][1]
-
-
-def _aligned(size_bytes: int) -> int:
-    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

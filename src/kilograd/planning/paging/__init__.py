@@ -22,7 +22,7 @@ from kilograd.planning.paging.fit import (
     plan,
     schedule,
 )
-from kilograd.planning.paging.moves import Absence, Moves, Price, Way, moves
+from kilograd.planning.paging.moves import Absence, Moves, Way, moves
 from kilograd.planning.paging.price import Mover, node_prices, step_estimates
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "Mover",
     "Moves",
     "Planned",
-    "Price",
     "Request",
     "Room",
     "Seeds",

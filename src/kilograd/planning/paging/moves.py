@@ -9,40 +9,19 @@ again.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
-from kilograd.ir import Graph, Value
+from kilograd.ir import Value
 from kilograd.ops.page import Paging
 from kilograd.ops.stored_step import StoredSgdStep
-from kilograd.planning.lifetimes import ALIGNMENT_BYTES, lifetimes
+from kilograd.planning.costs import Estimate, total
+from kilograd.planning.lifetimes import aligned, measure
 from kilograd.planning.paging.fit import Planned
 from kilograd.planning.paging.price import Mover, checksum_instructions, step_estimates
 from kilograd.planning.paging.tasks import Kind, Task
-
-
-@dataclass(frozen=True)
-class Price:
-    """What something costs a step: time, energy, and instructions of the processor (None where they
-    cannot be counted). Time and energy are None where the device has no estimate of them.
-    """
-
-    seconds: float | None
-    joules: float | None
-    instructions: int | None
-
-    def __str__(self) -> str:
-        """`12.3 ms, 0.41 mJ, 1,234 instructions`; what is known of it."""
-        parts = []
-        if self.seconds is not None:
-            parts.append(_seconds(self.seconds))
-        if self.joules is not None:
-            parts.append(_joules(self.joules))
-        if self.instructions is not None:
-            parts.append(f"{self.instructions:,} instructions")
-        return ", ".join(parts) or "a price that nobody has estimated"
 
 
 @dataclass(frozen=True)
@@ -73,7 +52,7 @@ class Way:
     """
 
     how: str
-    price: Price | None
+    price: Estimate | None
     text: str
 
 
@@ -95,8 +74,8 @@ class Moves:
     page_outs: int
     page_ins: int
     reruns: int
-    price: Price
-    chain_price: Price
+    price: Estimate
+    chain_price: Estimate
     absences: tuple[Absence, ...]
     ways: tuple[Way, ...]
 
@@ -128,8 +107,8 @@ class _Reader:
         self.graph, self.base = planned.graph, planned.step.graph
         mover_of = storage or other
         self.mover = Mover(mover_of, device) if mover_of else None
-        self.prices = prices(self.graph, device, storage)
-        self.base_prices = prices(self.base, device, None)
+        self.prices = step_estimates(self.graph, device, storage)
+        self.base_prices = step_estimates(self.base, device, None)
         self.known = set(self.base.values())
         self.own = planned.step.stored
         self.next_of = {page: state for state, page in self.graph.updates.items()}
@@ -145,10 +124,10 @@ class _Reader:
         for index in range(len(self.graph.nodes)):
             self.read(index)
         self.prices = tuple(
-            _less(price, summed(self.base_prices[i] for i in self.chunked.get(index, ())))
+            _less(price, total(self.base_prices[i] for i in self.chunked.get(index, ())))
             for index, price in enumerate(self.prices)
         )
-        lives = lifetimes(self.graph, by_pointer=_by_pointer(self.graph))
+        lives = measure(self.graph)
         self.live = _live(lives.profile(), len(self.graph.nodes))
 
     def task(self, index: int) -> Task | None:
@@ -208,8 +187,8 @@ class _Reader:
             page_outs=len(outs),
             page_ins=len(ins),
             reruns=len(reruns),
-            price=summed(self.prices[i] for i in own),
-            chain_price=summed(self.prices[i] for i in chain),
+            price=total(self.prices[i] for i in own),
+            chain_price=total(self.prices[i] for i in chain),
             absences=absences,
             ways=() if value in self.own else self.ways(value, absences, bool(ins), bool(reruns)),
         )
@@ -271,7 +250,7 @@ class _Reader:
         return isinstance(op, Paging) and any(map(op.reads, range(count)))
 
     def absence(self, gone: Value, back: Value, after: int, before: int, between: range) -> Absence:
-        size = -(-gone.type.bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        size = aligned(gone.type.bytes)
         tightest = max(between, key=lambda i: (self.live[i], -i))
         limit = self.planned.solution.limits.ram_bytes
         live = self.live[tightest]
@@ -297,7 +276,7 @@ class _Reader:
         if node.resident:
             return Way("page", None, "it is a result, which has to stay in RAM")
         size = value.type.bytes
-        price = summed(
+        price = total(
             [
                 self.moved(self.mover.write(size), size),
                 *[self.moved(self.mover.read(size), size)] * count,
@@ -306,7 +285,7 @@ class _Reader:
         where = self.mover.storage.name
         return Way("page", price, f"write it to {where} once and read it {times(count)}")
 
-    def moved(self, cost: Cost, size_bytes: int) -> Price:
+    def moved(self, cost: Cost, size_bytes: int) -> Estimate:
         return _known(self.device, cost, checksum_instructions(self.device, size_bytes))
 
     def task_of(self, value: Value) -> int:
@@ -318,7 +297,7 @@ class _Reader:
         """
         if not absences:
             return Way("recompute", None, "it is away at no time")
-        nodes, parts = set[int](), list[Price]()
+        nodes, parts = set[int](), list[Estimate]()
         for absence in absences:
             event = self.planned.trace.event_of[absence.before]
             chain = None if event is None else self.chain_at(self.task_of(value), event)
@@ -333,19 +312,19 @@ class _Reader:
                     parts.append(self.write_price(size))
         more = "s" if len(nodes) > 1 else ""
         text = f"run {len(nodes)} operator{more} again, {times(len(absences))}"
-        return Way("recompute", summed(parts), text)
+        return Way("recompute", total(parts), text)
 
-    def once(self, task: int) -> Price:
+    def once(self, task: int) -> Estimate:
         """One run of a task, or one load."""
         if self.planned.step.tasks[task].kind is Kind.LOAD:
             return self.read_price(self.planned.problem.nodes[task].bytes)
-        return summed(self.base_prices[i] for i in self.planned.step.tasks[task].nodes)
+        return total(self.base_prices[i] for i in self.planned.step.tasks[task].nodes)
 
-    def read_price(self, size_bytes: int) -> Price:
+    def read_price(self, size_bytes: int) -> Estimate:
         assert self.mover is not None
         return self.moved(self.mover.read(size_bytes), size_bytes)
 
-    def write_price(self, size_bytes: int) -> Price:
+    def write_price(self, size_bytes: int) -> Estimate:
         assert self.mover is not None
         return self.moved(self.mover.write(size_bytes), size_bytes)
 
@@ -411,42 +390,20 @@ def _replayed(planned: Planned, until: int) -> tuple[set[int], set[int], int]:
     return ram, stored, stage
 
 
-def prices(graph: Graph, device: Device, storage: Storage | None) -> tuple[Price, ...]:
-    """The price of each node; what the device has no estimate of is None."""
-    return tuple(
-        Price(estimate.seconds, estimate.joules, estimate.instructions)
-        for estimate in step_estimates(graph, device, storage)
-    )
-
-
-def _known(device: Device, cost: Cost, instructions: int) -> Price:
+def _known(device: Device, cost: Cost, instructions: int) -> Estimate:
     """A cost without what stands in for an estimate that the device does not have."""
     if device.is_host:
         seconds = cost.seconds if device.flop_per_second is not None else None
         joules = cost.joules if device.flop_per_joule is not None else None
-        return Price(seconds, joules, None)
-    return Price(
+        return Estimate(None, seconds, joules)
+    return Estimate(
+        instructions,
         cost.seconds if device.seconds(1) is not None else None,
         cost.joules if device.joules(1) is not None else None,
-        instructions,
     )
 
 
-def summed(parts: Iterable[Price]) -> Price:
-    """The sum; None of what is None in one of them."""
-    seconds: float | None = 0.0
-    joules: float | None = 0.0
-    instructions: int | None = 0
-    for part in parts:
-        seconds = None if seconds is None or part.seconds is None else seconds + part.seconds
-        joules = None if joules is None or part.joules is None else joules + part.joules
-        if instructions is not None:
-            more = part.instructions
-            instructions = None if more is None else instructions + more
-    return Price(seconds, joules, instructions)
-
-
-def _less(price: Price, other: Price) -> Price:
+def _less(price: Estimate, other: Estimate) -> Estimate:
     """What is left of a price; None of what is None in one of them."""
 
     def less(a: float | None, b: float | None) -> float | None:
@@ -455,7 +412,7 @@ def _less(price: Price, other: Price) -> Price:
     count = None if None in (price.instructions, other.instructions) else price.instructions
     if count is not None:
         count -= other.instructions or 0
-    return Price(less(price.seconds, other.seconds), less(price.joules, other.joules), count)
+    return Estimate(count, less(price.seconds, other.seconds), less(price.joules, other.joules))
 
 
 def _live(profile: Sequence[tuple[int, int]], count: int) -> list[int]:
@@ -467,24 +424,6 @@ def _live(profile: Sequence[tuple[int, int]], count: int) -> list[int]:
     return result
 
 
-def _by_pointer(graph: Graph) -> frozenset[Value]:
-    return frozenset(v for v in graph.outputs if not v.type.rank)
-
-
 def times(count: int) -> str:
     """`once`, `twice`, `3 times`."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
-
-
-def _seconds(seconds: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} us"
-
-
-def _joules(joules: float) -> str:
-    for unit, scale in (("J", 1.0), ("mJ", 1e-3)):
-        if joules >= scale:
-            return f"{joules / scale:.3g} {unit}"
-    return f"{joules / 1e-6:.3g} uJ"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kilograd.devices import Device, Storage
-from kilograd.devices.costs import Cost
+from kilograd.devices.costs import Cost, total
 from kilograd.ir import Graph, Node, Value
 from kilograd.ops.page import PageIn, Paging
 from kilograd.ops.stored_step import CHUNK_BYTES, StoredSgdStep
@@ -42,8 +42,7 @@ class Mover:
 
     def keep(self, size_bytes: int) -> Cost:
         """Time and energy to write the next value of a state, which is read back."""
-        written, read = self.write(size_bytes), self.read(size_bytes)
-        return Cost(written.seconds + read.seconds, written.joules + read.joules)
+        return total((self.write(size_bytes), self.read(size_bytes)))
 
     def _with_checksum(self, cost: Cost, size_bytes: int) -> Cost:
         count = checksum_instructions(self.device, size_bytes)
@@ -113,9 +112,4 @@ def chunked(mover: Mover, sizes: Sequence[int]) -> Cost:
         for count, chunk in ((whole, CHUNK_BYTES), (1, rest)):
             for cost in (mover.read(chunk), mover.keep(chunk)) if count and chunk else ():
                 parts.append(Cost(count * cost.seconds, count * cost.joules))
-    return _total(parts)
-
-
-def _total(prices: Sequence[Cost]) -> Cost:
-    """The sum of prices."""
-    return Cost(sum(p.seconds for p in prices), sum(p.joules for p in prices))
+    return total(parts)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kilograd.devices.costs import Cost
+from kilograd.devices.costs import Cost, total
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Value
 from kilograd.ir import Node as GraphNode
 from kilograd.ops.optimizer import SgdStep
 from kilograd.ops.stored_step import StoredSgdStep
-from kilograd.planning.lifetimes import ALIGNMENT_BYTES
+from kilograd.planning.lifetimes import aligned
 from kilograd.planning.paging.price import Mover, chunked
 from kilograd.planning.paging.tasks import Kind, Step, Task, is_tiny
 from kilograd.planning.remat import Node, Problem
@@ -22,11 +22,6 @@ def problem(step: Step, costs: Sequence[Cost], mover: Mover | None) -> Problem:
     Without a mover nothing may be paged.
     """
     return _Writer(step, costs, mover).problem()
-
-
-def aligned(size_bytes: int) -> int:
-    """The size of a buffer in the arena."""
-    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 class _Writer:
@@ -111,17 +106,13 @@ class _Writer:
             parts.append(chunked(self.mover, [state.type.bytes for state, _ in task.successors]))
         elif self.mover:
             parts += [self.mover.keep(v.type.bytes) for _, v in task.successors]
-        return Cost(sum(p.seconds for p in parts), sum(p.joules for p in parts))
+        return total(parts)
 
     def moved(self, values: Sequence[Value]) -> tuple[Cost, Cost]:
         """What it costs to read values from storage, and to write them."""
         assert self.mover is not None
         reads = [self.mover.read(v.type.bytes) for v in values]
         writes = [self.mover.write(v.type.bytes) for v in values]
-
-        def total(parts: list[Cost]) -> Cost:
-            return Cost(sum(p.seconds for p in parts), sum(p.joules for p in parts))
-
         return total(reads), total(writes)
 
     def scratch(self, task: Task) -> int:
