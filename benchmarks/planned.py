@@ -1,12 +1,16 @@
 """Training steps in less SRAM, built and run: bytes, energy, time, pages, and the same bits.
 
-    python benchmarks/planned.py [vgg16 resnet18 bert] [--width N] [--device cortex-m7]
-        [--storage sd] [--shares 50 25 least] [--steps 5] [--time-limit 60] [--json FILE]
+    python benchmarks/planned.py [vgg16 resnet18 bert scheme gestures] [--width N]
+        [--device cortex-m7] [--storage sd] [--shares 50 25 least 32KB] [--steps 5]
+        [--time-limit 60] [--json FILE]
 
-Each network is compiled as it stands, and for shares of the SRAM that this program has in all. The
-emulated device has exactly that much, rounded down to eight bytes. After the steps, losses and
-weights are compared bit for bit with those of the program as it stands, on the host. Energy and
-time are estimates of the device file; instructions are counted.
+`scheme` is the int8 MCUNet-5FPS at 128x128 with the published sparse update "124 KB", `gestures`
+the network of gestures.py with momentum, untrained; the others train all of their float32 weights.
+
+Each network is compiled as it stands, and for shares of the SRAM that this program has in all, or
+for so many bytes. The emulated device has exactly that much, rounded down to eight bytes. After the
+steps, losses and weights are compared bit for bit with those of the program as it stands, on the
+host. Energy and time are estimates of the device file; instructions are counted.
 """
 
 from __future__ import annotations
@@ -18,28 +22,47 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gestures
 import numpy as np
+from real_data import data_file
 
 import kilograd as kg
 from kilograd import zoo
 from kilograd.compiler import draft
 from kilograd.devices import Device, load
 from kilograd.fitting import plain_sram_bytes, sram_bytes
+from kilograd.options import parse_bytes
 from kilograd.program import Program
 
 FULL = {"vgg16": 64, "resnet18": 64, "bert": 128}
 """Widths of the networks as published; that of BERT is its smallest, with two layers."""
+OTHERS = ("scheme", "gestures")
 
 # The rest of the address space below and above: what is asked of the planner is SRAM alone.
 ROOM = {"flash_base": 0x08000000, "flash_bytes": 0x10000000, "sram_base": 0x20000000}
 BOARDS = {"cortex-m7": "stm32f746", "cortex-m4": "nrf52840", "cortex-m0plus": "mkr1000"}
 
 
-def network(name: str, width: int) -> tuple[Any, Any]:
+def network(name: str, width: int) -> tuple[Any, Any, dict[str, Any]]:
+    """A network, an example of its input, and what `compile` is told of it."""
+    sgd = kg.SGD(lr=0.01)
+    if name == "scheme":
+        weights = data_file("models/mcunet-5fps.safetensors")
+        model, example = zoo.create("mcunet_5fps", num_classes=10, weights=weights, resolution=128)
+        calibration = np.random.default_rng(1).standard_normal((16, *example.shape[1:]))
+        told = {"precision": "int8", "calibration": calibration.astype(np.float32)}
+        return (
+            model,
+            example,
+            {**told, "optimizer": sgd, "update": zoo.scheme("mcunet-5fps", "124kb")},
+        )
+    if name == "gestures":
+        recordings, _ = gestures.recordings()
+        return gestures.fresh(0), recordings[0][:1], {"optimizer": kg.SGD(lr=0.01, momentum=0.9)}
     options: dict[str, Any] = {"width": width}
     if name == "bert":
         options |= {"heads": 4, "hidden": 4 * width, "vocabulary": 1000, "sequence": 32}
-    return zoo.create(name, **options)
+    return *zoo.create(name, **options), {"optimizer": sgd}
 
 
 def device(cpu: str, sram_bytes: int) -> Device:
@@ -65,13 +88,13 @@ class Bench:
     """One network on one processor."""
 
     def __init__(self, name: str, arguments: argparse.Namespace) -> None:
-        self.width = arguments.width or FULL[name]
+        self.width = arguments.width or FULL.get(name, 0)
         self.name, self.arguments = name, arguments
-        self.model, self.example = network(name, self.width)
+        self.model, self.example, told = network(name, self.width)
         self.data = samples(self.example, arguments.steps)
         roomy = device(arguments.device, 0x20000000)
-        options = {"storage": arguments.storage, "optimizer": kg.SGD(lr=0.01, atomic=True)}
-        self.options = {**options, "planning": kg.Planning(time_limit=arguments.time_limit)}
+        planning = kg.Planning(time_limit=arguments.time_limit)
+        self.options = {**told, "storage": arguments.storage, "planning": planning}
         self.plain = kg.compile(self.model, self.example, device=roomy, **self.options)
         self.full_bytes = plain_sram_bytes(self.plain)
         self.expected = learn(self.plain.on_host(), self.data)
@@ -116,7 +139,8 @@ class Bench:
             return kg.compile(self.model, self.example, device=target, **self.options)
         if share == "least":
             return self.leanest()
-        target = device(self.arguments.device, int(self.full_bytes * float(share) / 100))
+        share_bytes = share.isdecimal() and int(self.full_bytes * int(share) / 100)
+        target = device(self.arguments.device, share_bytes or parse_bytes(share))
         return kg.compile(self.model, self.example, device=target, **self.options)
 
     def leanest(self) -> Program:
@@ -151,7 +175,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", nargs="*", default=list(FULL))
+    parser.add_argument(
+        "networks", nargs="*", default=list(FULL), metavar=f"{{{','.join((*FULL, *OTHERS))}}}"
+    )
     parser.add_argument("--width", type=int, help="by default that of the network in full")
     parser.add_argument("--device", choices=BOARDS, default="cortex-m7")
     parser.add_argument("--storage", default="sd")
