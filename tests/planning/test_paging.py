@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -17,7 +18,7 @@ from kilograd.ops.page import PageIn, PageOut, Paging
 from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.options import Planning
 from kilograd.planning.lifetimes import measure
-from kilograd.planning.paging import Mover, Planned, Request, node_prices
+from kilograd.planning.paging import Mover, Planned, Request, fit, node_prices
 from kilograd.planning.paging.fit import plan, pose
 from kilograd.planning.paging.tasks import Kind, update_groups
 from kilograd.planning.remat import NoPlanError, validate
@@ -189,3 +190,25 @@ def test_large_updates_are_taken_in_chunks():
     planned = plan(request, stored, ram_bytes, MOVER, QUICK)
     assert any(isinstance(n.op, StoredSgdStep) for n in planned.graph.nodes)
     check(planned, request, ram_bytes, case)
+
+
+def test_another_choice_of_weights_is_planned_where_the_cheapest_has_no_arena(monkeypatch):
+    """Offsets may take more than the sum of bytes: the heuristic's first choice need not fit."""
+    case = (Network("lenet"), "float32", SGD, "float32")
+    request = request_of(case)
+    refused: list[frozenset[Value]] = []
+
+    def room(stored: frozenset[Value]) -> int:
+        states = request.graph.state
+        return 400_000 - sum(v.type.bytes for v in states if v not in stored)
+
+    def refuse_first(request, stored, *rest):
+        if not refused or stored in refused:
+            refused.append(stored)
+            raise NoPlanError("no arena fits", 0, None)
+        return plan(request, stored, *rest)
+
+    monkeypatch.setattr(sys.modules[plan.__module__], "plan", refuse_first)
+    (planned,) = fit([request], room, MOVER, QUICK)
+    assert refused and planned.step.stored not in refused
+    check(planned, request, room(planned.step.stored), case)

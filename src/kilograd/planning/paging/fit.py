@@ -122,15 +122,18 @@ def fit(
     mover = mover if settings.page else None
     seeds = seeds or {}
     choices = _choices(requests, room, mover, settings, constants)
-    stored = (
-        choices[0] if len(choices) == 1 else _cheapest(requests, room, mover, settings, choices)
-    )
-    limit = room(stored)
-    known = seeds.get(stored) or [()] * len(requests)
-    return tuple(
-        plan(request, stored, limit, mover, settings, seed)
-        for request, seed in zip(requests, known, strict=True)
-    )
+    failure: NoPlanError | None = None
+    for stored in _ranked(requests, room, mover, settings, choices):
+        known = seeds.get(stored) or [()] * len(requests)
+        try:
+            return tuple(
+                plan(request, stored, room(stored), mover, settings, seed)
+                for request, seed in zip(requests, known, strict=True)
+            )
+        except NoPlanError as error:  # such as where offsets take more than the sum of bytes
+            failure = failure or error
+    assert failure is not None
+    raise failure
 
 
 def leanest(
@@ -402,15 +405,17 @@ def _too_small(
     raise CompilerBug("a plan was found where no working set has room")
 
 
-def _cheapest(
+def _ranked(
     requests: Sequence[Request],
     room: Room,
     mover: Mover | None,
     settings: Planning,
     choices: Sequence[frozenset[Value]],
-) -> frozenset[Value]:
-    """The choice whose heuristic plans cost the least."""
-    best: tuple[float, int] | None = None
+) -> list[frozenset[Value]]:
+    """The choices that the heuristic has plans for, those first that cost the least by it."""
+    if len(choices) == 1:
+        return list(choices)
+    costs: list[tuple[float, int]] = []
     failed: NoPlanError | None = None
     for index, stored in enumerate(choices):
         total = 0.0
@@ -431,12 +436,11 @@ def _cheapest(
         except NoPlanError as error:
             failed = error
             continue
-        if best is None or (total, index) < best:
-            best = (total, index)
-    if best is None:
+        costs.append((total, index))
+    if not costs:
         assert failed is not None
         raise failed
-    return choices[best[1]]
+    return [choices[index] for _, index in sorted(costs)]
 
 
 def schedule(planned: Sequence[Planned]) -> tuple[Schedule, ...]:
