@@ -20,10 +20,10 @@ from unittest.mock import patch
 from recording import Recorder
 
 from kilograd import Program, demo
-from kilograd.compiler import watched
 from kilograd.execution import session
 from kilograd.planning.lifetimes import Lifetime
 from kilograd.planning.schedule import Schedule
+from kilograd.stages import watched
 
 DOCS = Path(__file__).parent
 

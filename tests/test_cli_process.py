@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import typer
 
-from kilograd import cli, compiler, demo_data, saving
+from kilograd import cli, compiler, demo_data, saving, stages
 from kilograd.errors import InputError
 
 MODEL = str(demo_data.model_path())
@@ -306,7 +306,7 @@ def test_a_project_is_whole_or_as_it_was(
 
 def test_a_watch_sees_the_stages_and_only_within():
     seen: list[str] = []
-    with compiler.watched(seen.append):
+    with stages.watched(seen.append):
         compiler.compile(MODEL)
     compiler.compile(MODEL)
     assert seen[0] == "import" and seen[-1] == "fit" and len(seen) == len(set(seen)) > 6

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,16 +19,16 @@ from kilograd.errors import InfeasibleError, InputError
 from kilograd.execution.build_cache import cache_directory
 from kilograd.fitting import Fitter, NoFitError
 from kilograd.infeasible import infeasible
-from kilograd.ir import DType, Graph, verify
+from kilograd.ir import DType, Graph
 from kilograd.options import SGD, Budget, Loss, Planning
 from kilograd.planning.allocate import allocate
 from kilograd.planning.order import order
-from kilograd.planning.schedule import Schedule
 from kilograd.planning.stream import narrow, plan_streams
 from kilograd.program import Program
 from kilograd.search.evaluate import ByReference
 from kilograd.search.store import graph_digest
 from kilograd.search.training import Trainable
+from kilograd.stages import stage
 from kilograd.transforms.differentiate import TrainingGraphs, differentiate
 from kilograd.transforms.fold import fold
 from kilograd.transforms.fuse import fuse
@@ -51,8 +46,6 @@ from kilograd.transforms.shifts import calibrate_shifts
 from kilograd.update import All, Spec, SpecLike, normalise
 
 T = TypeVar("T")
-Watch = Callable[[str], None]
-_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 BRIEF = "-O1"
 """The C compiler's flag for programs that run for seconds."""
@@ -500,56 +493,3 @@ def _nothing_to_train(graph: Graph) -> str:
         f"update selects nothing to train; the model has {', '.join(known[:6])}"
         f"{', ...' if len(known) > 6 else ''}; see kilograd.update"
     )
-
-
-@contextmanager
-def watched(watch: Watch) -> Iterator[None]:
-    """Within it, `watch` gets the name of every stage that starts in this thread."""
-    token = _watch.set(watch)
-    try:
-        yield
-    finally:
-        _watch.reset(token)
-
-
-def stage(name: str, run: Callable[[], T]) -> T:
-    """Run a stage, verify the graphs it makes, and log or dump them as the environment asks.
-
-    KILOGRAD_DEBUG=1 prints name, seconds and node counts to stderr; KILOGRAD_DUMP=dir writes each
-    artefact as text into that directory. Neither changes the result.
-    """
-    watch = _watch.get()
-    if watch is not None:
-        watch(name)
-    start = time.perf_counter()
-    artefact = run()
-    graphs = list(_graphs(artefact))
-    for graph in graphs:
-        verify(graph)
-    if os.environ.get("KILOGRAD_DEBUG", "0") not in ("", "0"):
-        counts = ", ".join(f"{len(graph.nodes)} nodes" for graph in graphs)
-        print(
-            f"kilograd {name:<14} {time.perf_counter() - start:7.3f} s  {counts}", file=sys.stderr
-        )
-    directory = os.environ.get("KILOGRAD_DUMP")
-    if directory and graphs:
-        text = "\n\n".join(str(graph) for graph in graphs)
-        try:
-            Path(directory).mkdir(parents=True, exist_ok=True)
-            (Path(directory) / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write to KILOGRAD_DUMP={directory}: {error}") from error
-    return artefact
-
-
-def _graphs(artefact: object) -> Iterator[Graph]:
-    """The graphs in what a stage returns."""
-    if isinstance(artefact, Graph):
-        yield artefact
-    elif isinstance(artefact, TrainingGraphs):
-        yield from (artefact.predict, artefact.train)
-    elif isinstance(artefact, Schedule | frontend.Imported):
-        yield artefact.graph
-    elif isinstance(artefact, tuple):
-        for member in artefact:
-            yield from _graphs(member)

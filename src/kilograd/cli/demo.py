@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from kilograd.cli.app import Json, app, busy, notes, print_json
-from kilograd.compiler import watched
 from kilograd.demo import run
+from kilograd.stages import watched
 
 
 @contextmanager

@@ -25,12 +25,13 @@ from kilograd.cli import runfile
 from kilograd.cli.app import busy
 from kilograd.cli.models import Model, resolve
 from kilograd.cli.runfile import RunFile
-from kilograd.compiler import Prepared, prepare, watched
+from kilograd.compiler import Prepared, prepare
 from kilograd.data import Reading, Samples, Wanted
 from kilograd.data import load as load_samples
 from kilograd.errors import InputError
 from kilograd.frontend import load as load_model
 from kilograd.options import OBJECTIVES, ROUNDINGS
+from kilograd.stages import watched
 from kilograd.transforms.quantize import RANGES
 
 T = TypeVar("T")
