@@ -5,15 +5,17 @@
 
 Tasks: `digits` and `faces`, transfer of the pretrained MCUNet-5FPS (benchmarks/transfer.py), and
 `speech`, a DS-CNN that gets to know a new speaker (benchmarks/speech.py, the one whom it knows
-least). The contributions of each are read from DIRECTORY/<task>.json, as `kilograd search` leaves
-them; measure them at the same resolution. Ratios that were not measured are interpolated.
+least). The contributions of each are read from DIRECTORY/<task>.json, as `kilograd search` and
+benchmarks/contributions.py leave them; measure them at the same resolution. Ratios that were not
+measured are interpolated.
 
 References are the head alone, the biases of the last k layers, the last layers whole, and for
 MCUNet the five published schemes. For the SRAM of each (arena and state of the planned programs;
 the stack differs by a hundred bytes), and for evenly spaced budgets between, the scheme of the
 largest summed contributions is selected. All are trained: SGD on single samples, the same samples
-in the same order, the rate of a grid that is best on validation samples, mean and standard
-deviation of the test accuracy over the seeds.
+in the same order, the rate of a grid that is best on validation samples (at most 400 of those that
+are neither learned from nor for testing), mean and standard deviation of the test accuracy over the
+seeds. Neither contributions nor anything else is chosen by test samples.
 
 `sum` rows are the selections. `found` rows are what `kilograd search` answers: the scheme of the
 best validation accuracy among all selections and references, but for the published ones, that need
@@ -31,6 +33,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,7 @@ from kilograd.search.select import Limits, select
 from kilograd.search.table import Contributions, Gain
 
 RATES = (0.001, 0.003, 0.01)
+JUDGED = 400
 HEADER = ("scheme", "kind", "SRAM, B", "rate", "accuracy, %", "predicted", "realised")
 
 
@@ -98,7 +102,7 @@ class Row:
 
 
 def mcunet(name: str, resolution: int) -> Task:
-    source = transfer.TASKS[name](resolution)
+    source = transfer.digits(resolution, 500) if name == "digits" else transfer.faces(resolution)
     chosen = np.random.default_rng(0).permutation(len(source.pool[0]))[: transfer.CALIBRATION]
     model, example = zoo.create(
         "mcunet_5fps",
@@ -121,7 +125,8 @@ def mcunet(name: str, resolution: int) -> Task:
         for scheme in zoo.schemes()
         if scheme.network == "mcunet-5fps"
     }
-    return Task(prepared, source.draw, source.test, start, source.epochs, published)
+    draw = partial(source.draw, validation=JUDGED)
+    return Task(prepared, draw, source.test, start, source.epochs, published)
 
 
 def speaker(quick: bool, log: Log) -> Task:

@@ -64,15 +64,18 @@ class Task:
     train_count: int
     epochs: int
 
-    def draw(self, seed: int) -> tuple[Split, Split]:
-        """Training and validation samples, equally many of every class for training."""
+    def draw(self, seed: int, validation: int | None = None) -> tuple[Split, Split]:
+        """Training and validation samples, equally many of every class for training; at most so
+        many for validation, by default half as many as for training, but 30.
+        """
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(self.pool[0]))
         labels = self.pool[1][order]
         share = self.train_count // self.classes
         chosen = np.concatenate([order[labels == c][:share] for c in range(self.classes)])
         rest = np.setdiff1d(order, chosen)
-        rest = rng.permutation(rest)[: max(self.train_count // 2, 30)]
+        count = max(self.train_count // 2, 30) if validation is None else validation
+        rest = rng.permutation(rest)[:count]
         x, y = self.pool
         return (x[chosen], y[chosen]), (x[rest], y[rest])
 
@@ -130,11 +133,12 @@ def faces(size: int) -> Task:
     return Task("faces", 2, (x[~held_out], y[~held_out]), (x[held_out], y[held_out]), 20, 12)
 
 
-def digits(size: int) -> Task:
+def digits(size: int, tested: int = 200) -> Task:
     source = load_digits()
     x = as_input(source.images.astype(np.float32) / 16, size)
     y = source.target
-    return Task("digits", 10, (x[:1297], y[:1297]), (x[1297:1497], y[1297:1497]), 100, 8)
+    test = slice(1297, 1297 + tested)
+    return Task("digits", 10, (x[:1297], y[:1297]), (x[test], y[test]), 100, 8)
 
 
 TASKS = {"faces": faces, "digits": digits}
