@@ -57,7 +57,8 @@ def search(
         samples: how many samples a run learns from at most, classes in proportion.
         test_samples: how many it is judged by at most.
         lr: the learning rate at the start of a run, by default the optimiser's; of several, the one
-            at which the head alone and the head with all biases do best is taken.
+            at which the head alone and the head with all biases do best is taken. The schemes that
+            are best by their sums are trained at each of them and at a third of the smallest.
         channels: "best" trains the input channels with the largest first-order scores, "first"
             the first.
         judge: what runs the samples to judge by: the "c" program, or the operators' references on

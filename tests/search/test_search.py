@@ -81,22 +81,28 @@ def test_the_gain_is_the_sum_of_contributions(found):
 
 
 def test_the_scheme_is_the_best_of_the_front_when_trained(place, found):
-    """Against trainings of the schemes and of the head, with the seeds of quick."""
+    """Against trainings of the schemes and of the head at two rates, with the seeds of quick."""
     network = prepare(place / "net.onnx", optimizer=kg.SGD(lr=0.05))
     task = make_task(blobs(), shape=(FEATURES,), classes=CLASSES, samples=200, test_samples=200)
 
     def accuracies(spec):
         session = network.session(spec)
-        return np.array([trial(session, task, Training(5, 0.05), s).accuracy for s in (0, 1)])
+        return {
+            lr: np.array([trial(session, task, Training(5, lr), s).accuracy for s in (0, 1)])
+            for lr in (0.05 / 3, 0.05)
+        }
 
-    head = accuracies(found.layers.spec(0, {}))
+    head = max(accuracies(found.layers.spec(0, {})).values(), key=np.mean)
     for point in found.front:
-        gains = accuracies(found.spec_of(point)) - head
+        by_rate = accuracies(found.spec_of(point))
         assert point.realised is not None and point.realised.runs == 2
-        assert point.realised.mean == pytest.approx(gains.mean())
+        assert point.realised.mean == pytest.approx((by_rate[point.lr] - head).mean())
+        assert point.realised.mean == pytest.approx(
+            max(map(np.mean, by_rate.values())) - head.mean()
+        )
     assert found.best in (*found.front, *found.by_hand)
     assert found.best.realised.mean == max(p.realised.mean for p in (*found.front, *found.by_hand))
-    assert "# Trained, it gains " in found.scheme()
+    assert "# Trained, it gains " in found.scheme() and f"(lr {found.best.lr:g})" in found.scheme()
 
 
 def test_the_front_rises_and_ends_at_the_scheme(found):
@@ -158,7 +164,10 @@ def test_a_table_serves_another_budget(place, found, tmp_path):
         store=place / "store",
         **arguments,
     )
-    assert replace(with_channels.front[-1], realised=None) == larger.best and with_channels.orders
+    assert (
+        replace(with_channels.front[-1], realised=None, lr=None) == larger.best
+        and with_channels.orders
+    )
     told = run(
         *("search", place / "net.onnx", "--contributions", path, "--sram", "2KB"),
         *("--device", DEVICE, "--lr", 0.05, "--front", 1, "-o", tmp_path / "out", "--json"),

@@ -161,16 +161,17 @@ def _rates(text: str) -> list[float]:
 
 def _tell(found: Found, scheme: Path) -> None:
     print(found.table(ROWS))
-    print("\nSRAM       flash      sum     trained        what it trains")
+    print("\nSRAM       flash      sum     trained                what it trains")
     for point in sorted((*found.front, *found.by_hand), key=lambda p: p.sram_bytes):
         real = ""
         if point.realised is not None:
             real = f"{100 * point.realised.mean:+.1f} ± {100 * point.realised.spread:.1f}"
+            real += f" lr {point.lr:.2g}"
         mark = "" if point.proven else f"  ({point.told()})"
         chosen = "  <- the scheme" if point is found.best else ""
         print(
             f"{point.sram_bytes:<10,} {point.flash_bytes:<10,} {100 * point.gain:<+7.1f} "
-            f"{real:<14} head, {point.biases} biases, {len(point.weights)} weights{mark}{chosen}"
+            f"{real:<22} head, {point.biases} biases, {len(point.weights)} weights{mark}{chosen}"
         )
     measured, selected = found.seconds
     print(f"\ncontributions took {measured:.0f} s, selection {selected:.0f} s")

@@ -25,7 +25,8 @@ class Point:
     `gain` is the sum of its contributions over the head alone, a fraction. `sram_bytes` and
     `flash_bytes` are those of the linked program. `gap`: by how much of gain a better scheme could
     exceed it, 0 where it is proven the best. `realised`: the gain over the head alone when the
-    scheme is trained, None without data; contributions are summed as if they were independent.
+    scheme is trained, at the rate `lr` that is best for it, None without data; contributions are
+    summed as if they were independent.
     `kind`: "found" by its sum, or one that people write by hand, "biases" or "last layers".
     """
 
@@ -36,6 +37,7 @@ class Point:
     flash_bytes: int
     gap: float = 0.0
     realised: Gain | None = None
+    lr: float | None = None
     kind: str = "found"
 
     def same_scheme(self, other: Point) -> bool:
@@ -63,6 +65,7 @@ class Point:
             "flash_bytes": self.flash_bytes,
             "gap": self.gap,
             "realised": None if self.realised is None else asdict(self.realised),
+            "lr": self.lr,
             "kind": self.kind,
         }
 
@@ -244,14 +247,17 @@ def _note(point: Point) -> str:
         if point.proven or point.kind != "found"
         else [f"another could gain {100 * point.gap:.2g} more"]
     )
-    told += [] if point.realised is None else [f"trained {_points(point.realised)}"]
+    if point.realised is not None:
+        at = f" at lr {point.lr:g}" if point.lr is not None else ""
+        told.append(f"trained {_points(point.realised)}{at}")
     return ", ".join(told)
 
 
 def _told_realised(point: Point) -> list[str]:
     if point.realised is None:
         return []
-    return [f"# Trained, it gains {_points(point.realised)} points over the head alone."]
+    gained = f"# Trained, it gains {_points(point.realised)} points over the head alone"
+    return [gained + (f" (lr {point.lr:g})." if point.lr is not None else ".")]
 
 
 def _percent(gain: Gain) -> str:

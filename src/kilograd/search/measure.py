@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -89,6 +89,10 @@ class Bench:
         (x, _), _ = self.task.draw(0)
         epochs = range(self.training.epochs)
         return len(x) * sum(self.training.rate(epoch) for epoch in epochs)
+
+    def at(self, lr: float) -> Bench:
+        """The same with another learning rate."""
+        return replace(self, training=replace(self.training, lr=lr))
 
     def scores(
         self, specs: Sequence[Spec], seeds: Sequence[int], what: str = "measuring"

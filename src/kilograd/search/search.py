@@ -152,7 +152,7 @@ def find(
             orders = channel_orders(network.forward, layers, scores, predictor)
     taken = time.perf_counter() - start
     found = _selected(network, layers, contributions, orders, front, time_limit, taken, costs)
-    return trained(bench, found, effort.seeds)
+    return trained(bench, found, effort.seeds, rates)
 
 
 def _selected(
@@ -184,24 +184,35 @@ def _selected(
     )
 
 
-def trained(bench: Bench, found: Found, seeds: int) -> Found:
+def trained(bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> Found:
     """The same with all schemes of the front and by hand trained, and the one that gains most as
     the best; of equal ones the smallest.
 
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
-    the largest sum need not be the best scheme.
+    the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
+    that each bears alone, so each scheme, and the head alone, has the best of `rates` and a third
+    of the smallest; of equal ones the smallest.
     """
     known = sorted((*found.front, *found.by_hand), key=lambda point: point.sram_bytes)
-    head, *schemes = bench.scores(
-        [found.layers.spec(0, {}), *map(found.spec_of, known)],
-        range(seeds),
-        "training the schemes",
+    specs = [found.layers.spec(0, {}), *map(found.spec_of, known)]
+    tried = sorted({*rates, min(rates) / 3})
+    accuracies = np.array(
+        [
+            [
+                [score.accuracy for score in row]
+                for row in bench.at(rate).scores(
+                    specs, range(seeds), f"training the schemes, lr {rate:g}"
+                )
+            ]
+            for rate in tried
+        ]
     )
-    points = []
-    for point, scores in zip(known, schemes, strict=True):
-        pairs = zip(scores, head, strict=True)
-        realised = gain(np.array([one.accuracy - other.accuracy for one, other in pairs]))
-        points.append(replace(point, realised=realised))
+    best_of = accuracies.mean(axis=2).argmax(axis=0)
+    head, *schemes = (accuracies[rate, i] for i, rate in enumerate(best_of))
+    points = [
+        replace(point, realised=gain(scores - head), lr=tried[rate])
+        for point, scores, rate in zip(known, schemes, best_of[1:], strict=True)
+    ]
     best = max(points, key=lambda p: p.realised.mean if p.realised else 0.0)
     return replace(
         found,
@@ -265,9 +276,7 @@ def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) 
     average; ties go to the smaller rate.
     """
     specs = [layers.spec(0, {}), layers.spec(len(layers.body), {})]
-    tried = [
-        replace(bench, training=replace(bench.training, lr=rate)) for rate in sorted(set(rates))
-    ]
+    tried = [bench.at(rate) for rate in sorted(set(rates))]
     means = []
     for place in tried:
         scores = place.scores(specs, range(seeds), f"trying lr {place.training.lr:g}")
