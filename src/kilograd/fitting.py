@@ -273,7 +273,7 @@ class Fitter:
 
     def program_of(self, storage: Storage | None, found: tuple[Planned, ...]) -> Program:
         """The program that does what the plans say."""
-        predict, train = paging.schedule(found)
+        predict, train = (planned.schedule for planned in found)
         return replace(
             self.program.scheduled(predict, train),
             storage=place((predict.graph, train.graph), storage) if storage else None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from kilograd.planning.allocation import (
     NativeSearchError,
     isolated,
     native,
+    search,
 )
 
 SOLVERS: tuple[Method, ...] = ("heuristic", "search", "cp-sat", "auto")
@@ -141,6 +144,43 @@ def test_equal_problems_get_equal_answers(method: Method) -> None:
     second = allocation.solve(problem, method=method, time_limit_seconds=60)
     assert first == second
     assert method == "heuristic" or first.proven
+
+
+def cut_rectangle(count: int, steps: int, height_bytes: int, seed: int) -> AllocationProblem:
+    """A rectangle of time by bytes in so many pieces, of which nobody says where they lay."""
+    generator = random.Random(seed)
+    pieces = [(0, steps, height_bytes)]
+    while len(pieces) < count:
+        area = [(last - first) * size * generator.uniform(0.3, 1) for first, last, size in pieces]
+        index = area.index(max(area))
+        first, last, size = pieces[index]
+        if last - first > 1 and (size < 8 or generator.random() < 0.5):
+            middle = generator.randrange(first + 1, last)
+            pieces[index : index + 1] = [(first, middle, size), (middle, last, size)]
+        elif size > 8:
+            part = 4 * generator.randrange(1, size // 4)
+            pieces[index : index + 1] = [(first, last, part), (first, last, size - part)]
+    buffers = (Buffer(f"b{k}", size, *span, 4) for k, (*span, size) in enumerate(pieces))
+    return AllocationProblem(tuple(buffers))
+
+
+def test_without_a_time_limit_slow_machines_give_the_same_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = cut_rectangle(count=150, steps=64, height_bytes=65536, seed=2)
+    monkeypatch.setattr(sys.modules[allocation.solve.__module__], "MOST_PLACEMENTS", 60_000)
+    fast = allocation.solve(problem)
+    assert allocation.validate(problem, fast) == [] and not fast.proven
+    execute, tried = search._Run.execute, []
+
+    def slowly(run: search._Run) -> int:
+        time.sleep(0.03)
+        tried.append(run.most_placements)
+        return execute(run)
+
+    monkeypatch.setattr(search._Run, "execute", slowly)
+    assert allocation.solve(problem) == fast
+    assert 60_000 <= sum(tried) < 120_000
 
 
 def test_heuristics_place_five_thousand_buffers() -> None:

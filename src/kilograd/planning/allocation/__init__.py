@@ -14,11 +14,11 @@ from kilograd.planning.allocation.problem import (
     Buffer,
     load_csv,
 )
-from kilograd.planning.allocation.solve import DEFAULT_TIME_LIMIT_SECONDS, Method, solve
+from kilograd.planning.allocation.solve import MOST_PLACEMENTS, Method, solve
 from kilograd.planning.allocation.validate import validate
 
 __all__ = [
-    "DEFAULT_TIME_LIMIT_SECONDS",
+    "MOST_PLACEMENTS",
     "Allocation",
     "AllocationProblem",
     "Buffer",

@@ -43,7 +43,13 @@ _FAILURE_DECAY = 0.95
 _SOLVED, _NO_SOLUTION, _OUT_OF_MEMORY = 1, 0, -2
 
 
-def improve(timeline: Timeline, start: Progress, target_bytes: int, deadline: float) -> Progress:
+def improve(
+    timeline: Timeline,
+    start: Progress,
+    target_bytes: int,
+    deadline: float,
+    placements: int | None = None,
+) -> Progress:
     """Search until the height is at most `target_bytes`, or proven, or time is over.
 
     Args:
@@ -51,6 +57,7 @@ def improve(timeline: Timeline, start: Progress, target_bytes: int, deadline: fl
         start: any allocation and lower bound.
         target_bytes: heights below this are not looked for.
         deadline: a value of `time.monotonic()`.
+        placements: how many the runs may try together; None for no limit but time.
 
     Raises `NativeSearchError` when the search cannot be built here.
     """
@@ -60,9 +67,11 @@ def improve(timeline: Timeline, start: Progress, target_bytes: int, deadline: fl
     if grid.capacity(start.height_bytes) >= _MOST_UNITS:
         return start
     with ThreadPoolExecutor(min(_BATCH, os.cpu_count() or 1)) as pool:
-        first = 0
+        first, tried = 0, 0
         failures = np.zeros(timeline.sections)
         while not progress.reaches(target_bytes) and time.monotonic() < deadline:
+            if placements is not None and tried >= placements:
+                break
             goal = max(target_bytes, progress.lower_bound_bytes)
             goals = [goal] * _BATCH
             if first % _STEP_EVERY == 0:
@@ -75,6 +84,7 @@ def improve(timeline: Timeline, start: Progress, target_bytes: int, deadline: fl
             for run in batch:
                 failures = _FAILURE_DECAY * failures + run.failure_shares()
             first += _BATCH
+            tried += sum(run.most_placements for run in batch)
     return progress
 
 
@@ -117,7 +127,8 @@ class _Run:
         self._grid = grid
         self._goal_bytes = goal_bytes
         self._order = _order(grid.timeline, number, failures)
-        self._placements = ctypes.c_int64(_RUN_PLACEMENTS * _luby(number + 1))
+        self.most_placements = _RUN_PLACEMENTS * _luby(number + 1)
+        self._placements = ctypes.c_int64(self.most_placements)
         self._stop = ctypes.c_int32(0)
         self._offset = np.zeros(len(self._order), np.int32)
         self._failures = np.zeros(grid.timeline.sections, np.int64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kilograd.errors import InputError
@@ -28,7 +29,11 @@ from kilograd.planning.allocation.timeline import Timeline, components
 
 Method = Literal["auto", "heuristic", "search", "cp-sat"]
 
-DEFAULT_TIME_LIMIT_SECONDS = 5.0
+MOST_PLACEMENTS = 2_000_000
+"""Of the search, where no time limit is given: some eight seconds of one core for 200 buffers."""
+
+_LONGEST_SECONDS = 600.0
+_WITHOUT_SEARCH_SECONDS = 5.0
 _SEARCH_SHARE = 0.8
 # More take CP-SAT longer to read than a step of a compiler should last.
 _MOST_BUFFERS_CP_SAT = 2000
@@ -40,7 +45,7 @@ _log = logging.getLogger(__name__)
 def solve(
     problem: AllocationProblem,
     *,
-    time_limit_seconds: float = DEFAULT_TIME_LIMIT_SECONDS,
+    time_limit_seconds: float | None = None,
     target_bytes: int | None = None,
     method: Method = "auto",
 ) -> Allocation:
@@ -48,11 +53,12 @@ def solve(
 
     The answer obeys every rule but the capacity: where nothing lower was found its height is above
     it, and `lower_bound_bytes` says whether that is certain. The same problem gives the same answer
-    unless the time limit ends the work, which then is cut at a point that depends on the machine.
+    unless a time limit ends the work, which then is cut at a point that depends on the machine.
 
     Args:
         problem: the buffers.
-        time_limit_seconds: for search and CP-SAT together; the heuristics are not limited.
+        time_limit_seconds: for search and CP-SAT together; the heuristics are not limited. None
+            is for search alone, and MOST_PLACEMENTS of it on any machine.
         target_bytes: a height that is good enough; None for the lowest. Lower heights than the
             target are welcome but not looked for.
         method: "auto" starts with the heuristics and goes on until the target is met or proven out
@@ -63,9 +69,12 @@ def solve(
     """
     if method not in _METHODS:
         raise InputError(f"method {method!r} is none of {', '.join(_METHODS)}")
-    if not time_limit_seconds >= 0:
+    if time_limit_seconds is not None and not time_limit_seconds >= 0:
         raise InputError(f"the time limit is {time_limit_seconds} s; it cannot be negative")
-    deadline = time.monotonic() + time_limit_seconds
+    if time_limit_seconds is None:
+        effort = _Effort(time.monotonic() + _LONGEST_SECONDS, MOST_PLACEMENTS)
+    else:
+        effort = _Effort(time.monotonic() + time_limit_seconds)
     timelines = [Timeline.of(part) for part in components(problem.buffers)]
     if not timelines:
         return Allocation({}, 0, 0, "none")
@@ -77,7 +86,7 @@ def solve(
     ]
     if method != "heuristic":
         for goal in _goals(problem.capacity_bytes, target_bytes):
-            parts = _improve_all(timelines, parts, goal, deadline, method)
+            parts = _improve_all(timelines, parts, goal, effort, method)
     highest = max(parts, key=lambda part: part.height_bytes)
     return Allocation(
         {name: offset for part in parts for name, offset in part.offsets.items()},
@@ -85,6 +94,20 @@ def solve(
         max(part.lower_bound_bytes for part in parts),
         highest.method,
     )
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """How long to go on: until a value of `time.monotonic()`, and for so many placements."""
+
+    deadline: float
+    placements: int | None = None
+
+    def share(self, count: int) -> _Effort:
+        """An equal share of what is left for each of so many problems."""
+        now = time.monotonic()
+        placements = None if self.placements is None else self.placements // count
+        return _Effort(now + (self.deadline - now) / count, placements)
 
 
 def _lower_bound_bytes(timeline: Timeline) -> int:
@@ -107,7 +130,7 @@ def _improve_all(
     timelines: list[Timeline],
     parts: list[Progress],
     goal_bytes: int,
-    deadline: float,
+    effort: _Effort,
     method: Method,
 ) -> list[Progress]:
     """Lower the highest part, then the next; the arena is as high as the worst that remains."""
@@ -118,24 +141,26 @@ def _improve_all(
         above = sum(parts[later].height_bytes > goal_bytes for later in order[done:])
         if parts[k].height_bytes <= goal_bytes:
             continue
-        seconds = (deadline - time.monotonic()) / above
-        parts[k] = _improve(timelines[k], parts[k], goal_bytes, time.monotonic() + seconds, method)
+        parts[k] = _improve(timelines[k], parts[k], goal_bytes, effort.share(above), method)
         goal_bytes = max(goal_bytes, parts[k].height_bytes)
     return parts
 
 
 def _improve(
-    timeline: Timeline, part: Progress, goal_bytes: int, deadline: float, method: Method
+    timeline: Timeline, part: Progress, goal_bytes: int, effort: _Effort, method: Method
 ) -> Progress:
     if method == "search":
-        return search.improve(timeline, part, goal_bytes, deadline)
+        return search.improve(timeline, part, goal_bytes, effort.deadline, effort.placements)
     if method == "auto" and len(timeline.buffers) <= search.MOST_BUFFERS:
         now = time.monotonic()
-        until = now + _SEARCH_SHARE * (deadline - now)
+        until = now + _SEARCH_SHARE * (effort.deadline - now)
         try:
-            part = search.improve(timeline, part, goal_bytes, until)
+            part = search.improve(timeline, part, goal_bytes, until, effort.placements)
+            if effort.placements is not None:
+                return part
         except NativeSearchError as error:
             _log.warning("%s", error)
+            effort = replace(effort, deadline=min(effort.deadline, now + _WITHOUT_SEARCH_SECONDS))
     if part.reaches(goal_bytes) or len(timeline.buffers) > _MOST_BUFFERS_CP_SAT:
         return part
-    return isolated.improve(timeline, part, goal_bytes, deadline)
+    return isolated.improve(timeline, part, goal_bytes, effort.deadline)

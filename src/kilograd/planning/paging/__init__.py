@@ -20,7 +20,6 @@ from kilograd.planning.paging.fit import (
     leanest_plans,
     least_bytes,
     plan,
-    schedule,
 )
 from kilograd.planning.paging.moves import Absence, Moves, Way, moves
 from kilograd.planning.paging.price import Mover, node_prices, step_estimates
@@ -43,6 +42,5 @@ __all__ = [
     "moves",
     "node_prices",
     "plan",
-    "schedule",
     "step_estimates",
 ]

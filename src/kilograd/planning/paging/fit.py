@@ -52,14 +52,19 @@ _LEANEST_TRIES = 3
 @dataclass(frozen=True, eq=False)
 class Planned:
     """A function that was planned: the tasks, the problem that they make, its solution, and the
-    graph that does what the solution says.
+    graph that does what the solution says, with offsets.
     """
 
     step: Step
     problem: Problem
     solution: Solution
-    graph: Graph
+    schedule: Schedule
     trace: Trace
+
+    @property
+    def graph(self) -> Graph:
+        """The planned graph."""
+        return self.schedule.graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,14 +240,17 @@ def plan(
             failure = error
             break
         graph, trace = apply(step, solution.events, _block_bytes(mover))
-        arena = allocate((graph,))[0].arena_bytes
+        (placed,) = allocate((graph,))
+        arena = placed.arena_bytes
         _log.info("plan for %d of %d bytes: arena %d", target, ram_bytes, arena)
         if arena <= ram_bytes:
-            return Planned(step, problem, solution, graph, trace)
+            return Planned(step, problem, solution, placed, trace)
         target -= max(arena - ram_bytes, 4)
-    known = _as_seeded(request, step, problem, seed, mover, settings, ram_bytes)
-    if known is not None:
-        return known
+    # The seed may be of the step with other updates in chunks, as that of the smallest arena is.
+    for its_step, its_problem in ((step, problem), pose(request, stored, mover)):
+        known = _as_seeded(request, its_step, its_problem, seed, mover, settings, ram_bytes)
+        if known is not None:
+            return known
     raise failure or NoPlanError(
         f"no plan was found whose arena has {ram_bytes} bytes: {arena} are needed",
         _least(problem, settings),
@@ -265,7 +273,8 @@ def _as_seeded(
     if found is None or found.broken:
         return None
     graph, trace = apply(step, seed, _block_bytes(mover))
-    if allocate((graph,))[0].arena_bytes > ram_bytes:
+    (placed,) = allocate((graph,))
+    if placed.arena_bytes > ram_bytes:
         return None
     plain = problem.plain_joules if settings.objective == "energy" else problem.plain_seconds
     value = found.joules if settings.objective == "energy" else found.seconds
@@ -279,7 +288,7 @@ def _as_seeded(
         settings.objective,
         "seed",
     )
-    return Planned(step, problem, solution, graph, trace)
+    return Planned(step, problem, solution, placed, trace)
 
 
 def _block_bytes(mover: Mover | None) -> int:
@@ -441,8 +450,3 @@ def _ranked(
         assert failed is not None
         raise failed
     return [choices[index] for _, index in sorted(costs)]
-
-
-def schedule(planned: Sequence[Planned]) -> tuple[Schedule, ...]:
-    """The planned functions with offsets in the arena that they share."""
-    return allocate([p.graph for p in planned])
