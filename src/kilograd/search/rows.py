@@ -9,7 +9,7 @@ training graphs: one with the biases alone, and one for each ratio with every la
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from kilograd.ir import Graph, Value
@@ -37,6 +37,16 @@ class Row:
     unless: Mapping[tuple[int, frozenset[Option]], float] = field(default_factory=dict)
     layer: str = ""
     """The layer whose node it is of; empty where it is of no node."""
+
+    def times(self, factor: float) -> Row:
+        """The same in other units."""
+        return replace(
+            self,
+            base=tuple(None if size is None else size * factor for size in self.base),
+            options={option: size * factor for option, size in self.options.items()},
+            shared={any_of: size * factor for any_of, size in self.shared.items()},
+            unless={key: size * factor for key, size in self.unless.items()},
+        )
 
     def value(self, scheme: Scheme) -> float | None:
         """The bound for a scheme, None where the row does not hold."""
