@@ -25,10 +25,11 @@ class Point:
 
     `gain` is the sum of its contributions over the head alone, a fraction. `sram_bytes` and
     `flash_bytes` are those of the linked program, `step_seconds` and `step_joules` what a training
-    step takes by estimate, None where the device has none. `gap`: by how much of gain a better scheme could
-    exceed it, 0 where it is proven the best. `realised`: the gain over the head alone when the
-    scheme is trained, None without data; contributions are summed as if they were independent.
-    `kind`: "found" by its sum, or one that people write by hand, "biases" or "last layers".
+    step takes by estimate, None where the device has none. `gap`: by how much of gain a better
+    scheme could exceed it, 0 where it is proven the best. `realised`: the gain over the head alone
+    when the scheme is trained, None without data; contributions are summed as if they were
+    independent. `kind`: "found" by its sum, or one that people write by hand, "biases" or "last
+    layers".
     """
 
     biases: int

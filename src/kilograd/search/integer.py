@@ -87,11 +87,13 @@ class SchemeProgram:
             self._options[option]: float(size) for option, size in sizes.items() if size
         }
         for any_of, size in shared.items():
-            known = any_of & self._options.keys()
+            known = frozenset(any_of & self._options.keys())
             if known:
-                coefficients[self._any(frozenset(known))] = float(size)
+                column = self._any(known)
+                coefficients[column] = coefficients.get(column, 0.0) + size
         for (first, any_of), size in unless.items():
-            coefficients[self._none(first, any_of & self._options.keys())] = float(size)
+            column = self._none(first, frozenset(any_of & self._options.keys()))
+            coefficients[column] = coefficients.get(column, 0.0) + size
         binding = False
         for k, (column, room) in enumerate(
             zip(self._depths, self._largest(sizes, shared, unless), strict=True)

@@ -352,8 +352,9 @@ class _Search:
         for limit in self._limits.step:
             costs = self._model.costs(limit.quantity)
             rows.append((costs.least, limit))
-            if assume and costs.expected.unless and self._model.expects(limit.quantity):
-                rows.append((costs.expected, limit))
+            if assume and costs.expected.unless:
+                row = self._model.expected(limit.quantity, self._most_bytes)
+                rows.append((row, limit))
         return rows
 
     def _solve(self, best: Scheme, seconds: float, assume: bool) -> Answer:
