@@ -52,8 +52,8 @@ from kilograd.planning.front import FrontPoint
 from kilograd.report.choices import front
 from kilograd.report.contributions import additivity
 from kilograd.report.drawing import svg
-from kilograd.search.resources import ResourceModel
 from kilograd.search.points import biases_only, head_only, last_layers
+from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.search import with_ratios
 from kilograd.search.select import Limits, select

@@ -229,7 +229,7 @@ def _check(contributions: Contributions, model: ResourceModel) -> None:
     unknown = sorted({ratio for _, ratio in contributions.weights} - set(model.ratios))
     if unknown:
         raise InputError(
-            f"the contributions have the ratios {', '.join(map(str, unknown))}, which the memory "
+            f"the contributions have the ratios {', '.join(map(str, unknown))}, which the "
             f"model has not; it has {', '.join(map(str, model.ratios))}"
         )
 
