@@ -6,7 +6,8 @@ For MCUNet-5FPS (42 layers and the head) and for two small networks, a chain and
 shortcut, random schemes are planned, and the time of a step by `Program.step_estimate` is compared
 with the rows of `kilograd.search.costs`. `above the sure row` is by how much more a program takes,
 as a share; `above the expected` the same of the row that counts masks as bits, for the programs
-that keep them so; `results` counts the int8 programs that read masks off results, or need none.
+that keep them so; `not expected` counts the int8 programs that read masks off results, or need
+none.
 
 --select chooses schemes of MCUNet-5FPS in int8 under a time limit, with synthetic contributions
 (see selection.py), without a limit of SRAM that matters and with one.
@@ -59,7 +60,7 @@ def models(resolution: int) -> Iterator[tuple[str, ResourceModel]]:
         {"precision": "float32"},
     )
     for options in variants:
-        told = ", ".join(f"{value} {key}" for key, value in options.items())
+        told = options["precision"] + (", int8 gradients" if "gradients" in options else "")
         for name, make in NETWORKS.items():
             torch.manual_seed(0)
             yield f"{name}, {told}", model_of(make(), (3, 16, 16), **options)
@@ -127,7 +128,7 @@ def main() -> None:
         columns = ("SRAM limit, B", "time limit, ms", "a step, ms", "SRAM, B", "gain", "bound")
         show((*columns, "sure", "seconds", "compiles", "refuted"), chosen(model))
         return
-    columns = ("network", "schemes", "above the sure row", "above the expected", "results")
+    columns = ("network", "schemes", "above the sure row", "above the expected", "not expected")
     told = ((name, *compare(m, arguments.schemes)) for name, m in models(arguments.resolution))
     show(columns, told)
 

@@ -56,13 +56,12 @@ class Selection:
     """A scheme that fits, and how good it is.
 
     `gain` is the sum of its contributions; no scheme that fits has more than `bound`, and `proven`
-    says that they are the same. `bound` may rest on `assumptions`, which held for every program
-    that was planned, a line each; `sure_bound` rests on none. `static_bytes`: arena and state.
-    `step` is what a training step takes. `sram_bytes` and `flash_bytes` are of the linked program,
-    None where it was not linked.
-    `reserve_bytes`: what was kept for stack and other data; the proof is for programs that need as
-    much of it. `compiles`: programs that were planned for it; `refuted`: those of them whose true
-    need was above their bound and the limit.
+    says that they are the same. `bound` may rest on `assumptions`, a line each, which held for
+    every program that was planned and fits the SRAM; `sure_bound` rests on none. `static_bytes`:
+    arena and state. `step`: what a training step takes. `sram_bytes` and `flash_bytes` are of the
+    linked program, None where it was not linked. `reserve_bytes`: what was kept for stack and other
+    data; the proof is for programs that need as much of it. `compiles`: programs that were planned
+    for it; `refuted`: those of them whose true need was above their bound and the limit.
     """
 
     scheme: Scheme
