@@ -417,7 +417,7 @@ def test_demo_for_machines(run: Run, folder: Path):
         (("plan", "mlp", "--storage", "tape"), 2, "no storage 'tape'"),
         (("plan", "mlp", "--plan-time-limit", "0"), 2, "no time to plan"),
         (("plan", "mlp", "--device", "rp2040", "--step-time", "1us"), 3, "a training step takes"),
-        (("plan", "mlp", "--device", "rp2040", "--step-energy", "1nJ"), 3, "1e-09 J of the budget"),
+        (("plan", "mlp", "--device", "rp2040", "--step-energy", "1nJ"), 3, "1 nJ of the budget"),
     ],
 )
 def test_wrong_use_is_one_message(

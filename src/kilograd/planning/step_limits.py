@@ -8,7 +8,7 @@ from typing import Literal
 from kilograd.devices import Device
 from kilograd.errors import InputError
 from kilograd.options import Budget
-from kilograd.planning.costs import Estimate
+from kilograd.planning.costs import Estimate, with_prefix
 
 Quantity = Literal["seconds", "joules"]
 
@@ -30,14 +30,19 @@ class StepLimit:
         return estimate.seconds if self.quantity == "seconds" else estimate.joules
 
     def told(self, amount: float) -> str:
-        """`0.0123 s`, `0.0123 J`."""
-        return f"{amount:.4g} {'s' if self.quantity == 'seconds' else 'J'}"
+        """`12.34 ms`, `0.5 µJ`."""
+        return with_prefix(amount, self.unit, 4)
+
+    @property
+    def unit(self) -> str:
+        """Of the quantity."""
+        return "s" if self.quantity == "seconds" else "J"
 
     def told_up(self, amount: float) -> str:
         """In three digits, rounded up so that the text suffices as a limit."""
         text = f"{amount:.3g}"
         text = text if float(text) >= amount else f"{amount * 1.005:.3g}"
-        return f"{text} {'s' if self.quantity == 'seconds' else 'J'}"
+        return f"{text} {self.unit}"
 
     @property
     def remedy(self) -> str:
