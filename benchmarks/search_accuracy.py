@@ -55,8 +55,8 @@ from kilograd.planning.front import FrontPoint
 from kilograd.report.choices import front
 from kilograd.report.contributions import additivity
 from kilograd.report.drawing import svg
-from kilograd.search.memory import MemoryModel
 from kilograd.search.points import biases_only, head_only, last_layers
+from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.search import with_ratios
 from kilograd.search.select import Limits, select
@@ -116,7 +116,7 @@ def mcunet(name: str, resolution: int) -> Task:
     def start(session: Session, seed: int) -> None:
         session.load_state_dict(transfer.fresh_head(source, seed))
 
-    layers = MemoryModel(prepared).layers.paths
+    layers = ResourceModel(prepared).layers.paths
     published = {
         scheme.label: Scheme.of(
             max(scheme.biases, *(len(layers) - place for place, r in scheme.weights.items() if r)),
@@ -148,14 +148,14 @@ def speaker(quick: bool, log: Log) -> Task:
     )
 
 
-def synthetic(model: MemoryModel) -> Contributions:
+def synthetic(model: ResourceModel) -> Contributions:
     rng, paths = np.random.default_rng(0), model.layers.paths
     biases = {k: Gain(0.1 * k / len(paths)) for k in range(1, len(paths) + 1)}
     weights = {(p, r): Gain(rng.uniform(0, 0.05) * float(r)) for p in paths for r in model.ratios}
     return Contributions("random", paths, Gain(0.5), biases, weights, "random")
 
 
-def contributions(directory: Path | None, name: str, model: MemoryModel, quick: bool) -> Any:
+def contributions(directory: Path | None, name: str, model: ResourceModel, quick: bool) -> Any:
     path = directory / f"{name}.json" if directory else None
     if path is not None and path.is_file():
         return with_ratios(Contributions.load(path), model.layers)
@@ -167,7 +167,7 @@ def contributions(directory: Path | None, name: str, model: MemoryModel, quick: 
     )
 
 
-def references(task: Task, model: MemoryModel) -> dict[str, tuple[str, Scheme]]:
+def references(task: Task, model: ResourceModel) -> dict[str, tuple[str, Scheme]]:
     count = len(model.layers.paths)
     found = {"head": ("head", head_only())}
     for k in sorted({*(k for k in (5, 10, 20, 30) if k < count), count}):
@@ -181,7 +181,7 @@ def references(task: Task, model: MemoryModel) -> dict[str, tuple[str, Scheme]]:
 
 
 def train(
-    task: Task, model: MemoryModel, scheme: Scheme, rates: tuple[float, ...], seeds: int,
+    task: Task, model: ResourceModel, scheme: Scheme, rates: tuple[float, ...], seeds: int,
     optimize: str,
 ) -> tuple[float, float, tuple[float, ...]]:  # fmt: skip
     """The best rate on validation samples, the accuracy on these, and the test accuracies of the
@@ -204,7 +204,7 @@ def train(
 
 
 def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> list[Row]:
-    model = MemoryModel(task.prepared)
+    model = ResourceModel(task.prepared)
     gains = contributions(arguments.tables, name, model, arguments.quick)
     named = references(task, model)
     if arguments.quick:

@@ -42,7 +42,7 @@ from tests.agreement.networks import BIG_M7
 
 from kilograd import zoo
 from kilograd.compiler import prepare
-from kilograd.search.memory import MemoryModel
+from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.select import Limits, Selection, select
 from kilograd.search.table import Contributions, Gain
@@ -55,7 +55,7 @@ HEADER = (
 )  # fmt: skip
 
 
-def memory_model(resolution: int) -> MemoryModel:
+def memory_model(resolution: int) -> ResourceModel:
     torch.manual_seed(0)
     path = data_directory() / "models" / f"{NETWORK}.safetensors"
     scheme = zoo.find_scheme(NETWORK, "49kb")
@@ -64,7 +64,7 @@ def memory_model(resolution: int) -> MemoryModel:
     )
     samples = crops(False, resolution, 24)[0][:64]
     prepared = prepare(network, samples[:1], device=BIG_M7, precision="int8", calibration=samples)
-    return MemoryModel(prepared)
+    return ResourceModel(prepared)
 
 
 def synthetic(paths: tuple[str, ...], ratios: tuple[Fraction, ...], seed: int) -> Contributions:
@@ -90,7 +90,7 @@ def synthetic(paths: tuple[str, ...], ratios: tuple[Fraction, ...], seed: int) -
 class Evolution:
     """Schemes as genes: the depth of the biases, and for each layer the place of its ratio."""
 
-    def __init__(self, contributions: Contributions, model: MemoryModel, most_bytes: int) -> None:
+    def __init__(self, contributions: Contributions, model: ResourceModel, most_bytes: int) -> None:
         self.contributions, self.model, self.most = contributions, model, most_bytes
         self.paths, self.ratios = model.layers.paths, (Fraction(0), *model.ratios)
         self.read_rows()
@@ -174,7 +174,7 @@ class Evolution:
         return float(best_gain), best
 
 
-def monotone(model: MemoryModel, pairs: int) -> list[tuple[int, Scheme, Scheme]]:
+def monotone(model: ResourceModel, pairs: int) -> list[tuple[int, Scheme, Scheme]]:
     """Bytes by which a scheme needs less than one that it includes, where it does."""
     rng, paths = np.random.default_rng(0), model.layers.paths
     found = []

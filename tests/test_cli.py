@@ -413,9 +413,11 @@ def test_demo_for_machines(run: Run, folder: Path):
         (("plan", "mlp", "-o", "plan.html"), 2, "has to end in .json"),
         (("plan", "mlp", "--frontier", "-o", "plan.txt"), 2, ".json or .html"),
         (("plan", "mlp", "--step-time", "soon"), 2, "500ms"),
+        (("plan", "mlp", "--step-energy", "5ms"), 2, "300uJ"),
         (("plan", "mlp", "--storage", "tape"), 2, "no storage 'tape'"),
         (("plan", "mlp", "--plan-time-limit", "0"), 2, "no time to plan"),
         (("plan", "mlp", "--device", "rp2040", "--step-time", "1us"), 3, "a training step takes"),
+        (("plan", "mlp", "--device", "rp2040", "--step-energy", "1nJ"), 3, "1 nJ of the budget"),
     ],
 )
 def test_wrong_use_is_one_message(
@@ -467,7 +469,7 @@ def test_plan_frontier(run: Run, folder: Path):
 def test_planning_options_of_the_run_file(run: Run, folder: Path):
     (folder / "planned.toml").write_text(
         'model = "lenet"\ndevice = "nrf52840"\nupdate = "last:2"\nstorage = "qspi"\n'
-        '[budget]\nsram = "84KB"\nstep_time = "3s"\n'
+        '[budget]\nsram = "84KB"\nstep_time = "3s"\nstep_energy = "1J"\n'
         '[planning]\nrecompute = true\npage = true\nobjective = "time"\ngap = 0.02\n'
         "time_limit = 5.0\n"
     )

@@ -85,7 +85,7 @@ def compile(
             what gains most on `data` within device and budget, see `kilograd.search`.
         loss: "cross_entropy", "mse", "autoencoder" or "bce_with_logits".
         optimizer: `kilograd.SGD(...)`.
-        budget: limits below those of the device, and on the time of a step.
+        budget: limits below those of the device, and on the time and energy of a step.
         precision: "float32", or "int8": post-training quantisation, and training of the very int8
             network that predicts.
         calibration: for int8, a batch [N, ...] of inputs in the model's layout, as the network will
@@ -268,10 +268,13 @@ class Prepared:
             return session
         return ByReference(session, program.predict.graph, self.ports, judge)
 
-    def training_graph(self, update: Spec) -> Graph:
-        """The training step of that program before it is ordered, masks as bits."""
+    def training_graph(self, update: Spec, *, packed: bool = True) -> Graph:
+        """The training step of that program before it is ordered, masks as bits or, where not
+        `packed`, read off the results that they mask.
+        """
         _, graphs, _ = self._training(update, self.optimizer)
-        return pack_masks(_fused(graphs.predict, graphs.train)[1])
+        train = _fused(graphs.predict, graphs.train)[1]
+        return pack_masks(train) if packed else train
 
     def _training(
         self, update: Spec, optimizer: SGD
@@ -324,7 +327,7 @@ class Draft:
     def fitted(self) -> Program:
         """The program as it is where it fits, else planned so that it does."""
         program = stage("fit", self._fitted)
-        program.check_time()
+        program.check_step()
         return program
 
     def _fitted(self) -> Program:
@@ -333,7 +336,7 @@ class Draft:
         except InfeasibleError:
             if not (self.network.planning.recompute or self.network.planning.page):
                 raise
-            self.program.check_time()
+            self.program.check_step()
             return self._planned()
         return self.program
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kilograd.devices import Device, Storage
+from kilograd.devices.costs import Cost
 from kilograd.errors import InfeasibleError
 from kilograd.ir import Value
 from kilograd.options import Planning
@@ -28,7 +29,7 @@ from kilograd.planning.paging import (
     Planned,
     Request,
     Seeds,
-    TooSlowError,
+    TooCostlyError,
     node_prices,
 )
 from kilograd.planning.remat import NoPlanError
@@ -53,10 +54,11 @@ _SHARE_OF_LEANEST = 1 / 6
 
 
 class NoFitError(Exception):
-    """No plan fits: `leanest` is the leanest program that was found, None where time forbids all.
+    """No plan fits: `leanest` is the leanest program that was found, None where time or energy
+    forbids all.
 
-    It has `sram_bytes` in all, and no plan less than `bound_bytes`; `seconds` is the time of a step
-    where that is what fails: of the fastest one known.
+    It has `sram_bytes` in all, and no plan less than `bound_bytes`; `cost` is what a step takes
+    where that is what fails: the cheapest one known.
     """
 
     def __init__(
@@ -64,12 +66,12 @@ class NoFitError(Exception):
         leanest: Program | None,
         sram_bytes: int,
         bound_bytes: int,
-        seconds: float | None = None,
+        cost: Cost | None = None,
     ) -> None:
         """What is known of the least that would do."""
         super().__init__("no plan fits")
         self.leanest, self.sram_bytes, self.bound_bytes = leanest, sram_bytes, bound_bytes
-        self.seconds = seconds
+        self.cost = cost
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ class Fitter:
         try:
             lean = self.lean(constants)
         except NoPlanError as error:
-            seconds = error.seconds if isinstance(error, TooSlowError) else None
-            raise NoFitError(None, 0, 0, seconds) from error
+            cost = error.cost if isinstance(error, TooCostlyError) else None
+            raise NoFitError(None, 0, 0, cost) from error
         program = self.as_found(lean)
         needed = sram_bytes(program)
         if self.sram is None or needed <= self.sram:
@@ -220,7 +222,7 @@ class Fitter:
         self, constants: frozenset[Value] | None = None, settings: Planning | None = None
     ) -> Lean:
         """The smallest need for SRAM in all, with the bytes besides the arena as they are before
-        planning. Raises NoPlanError where the time of a step forbids every plan.
+        planning. Raises NoPlanError where the time or energy of a step forbids every plan.
         """
         constants = self.constants(self.fixed) if constants is None else constants
         settings = settings or replace(
@@ -300,6 +302,7 @@ class Fitter:
                 self.costs[1],
                 program.optimizer.atomic,
                 program.budget.step_seconds,
+                program.budget.step_joules,
             ),
         )
 

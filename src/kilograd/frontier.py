@@ -164,11 +164,11 @@ def plan_frontier(
         model, example_input: as of `kilograd.compile`.
         points: how many limits of SRAM are tried, at equal ratios; at least 2.
         options: those of `kilograd.compile`. `planning.time_limit` is for each plan, by default
-            20 s; `budget` may limit flash and the time of a step, but not SRAM.
+            20 s; `budget` may limit flash and the time and energy of a step, but not SRAM.
 
     Raises:
         InputError: an argument is not what it has to be.
-        InfeasibleError: flash, or the time of a step, has no room for any plan.
+        InfeasibleError: flash, or the time or energy of a step, has no room for any plan.
         UnsupportedError: as of `kilograd.compile`.
     """
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
@@ -193,7 +193,7 @@ def plan_frontier(
 def frontier(drafted: Draft, points: int) -> Frontier:
     """The frontier of a program that is imported already."""
     program, network = drafted.program, drafted.network
-    program.check_time()
+    program.check_step()
     fitter = drafted.fitter(drafted.forms[0])
     try:
         constants = fitter.constants(fitter.fixed)

@@ -4,17 +4,18 @@ would lower it, each with its price.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from kilograd import update
 from kilograd.devices import Storage
 from kilograd.errors import InfeasibleError
 from kilograd.fitting import Fitter, Lean, NoFitError, plain_sram_bytes, sram_bytes
-from kilograd.options import SGD, Planning
+from kilograd.options import SGD, Budget, Planning
 from kilograd.planning.allocate import allocate
 from kilograd.planning.explain import describe_peak, describe_state
 from kilograd.planning.remat import NoPlanError
+from kilograd.planning.step_limits import StepLimit, step_limits
 from kilograd.program import Program
 from kilograd.transforms.differentiate import TrainingGraphs
 from kilograd.transforms.select import decisions
@@ -55,14 +56,22 @@ def infeasible(
 def _too_slow(fitter: Fitter, failure: NoFitError, plain: Program) -> str:
     program, limit = fitter.program, fitter.sram or 0
     whose = "the budget" if program.budget.sram_bytes == limit else program.device.name
-    cost = plain.step_cost
-    taken = f" and takes {cost.seconds:.3g} s" if cost else ""
-    known = f" A plan takes {failure.seconds:.3g} s or more." if failure.seconds else ""
+    limits = step_limits(program.budget)
+    plainly, least = plain.step_estimate, failure.cost
+    known = [each.told(amount) for each in limits if (amount := each.of(plainly)) is not None]
+    taken = f" and takes {' and '.join(known)}" if known else ""
+    planned = [each.told(getattr(least, each.quantity)) for each in limits] if least else []
+    more = f" A plan takes {' and '.join(planned)} or more." if planned else ""
     return (
         f"{program.name} does not fit the {limit:,} bytes of SRAM of {whose} within "
-        f"step_time={program.budget.step_time!r}: as it is it needs {plain_sram_bytes(plain):,}"
-        f"{taken}, and no plan with less was found that keeps the time.{known}"
+        f"{' and '.join(_given(program.budget))}: as it is it needs {plain_sram_bytes(plain):,}"
+        f"{taken}, and no plan with less was found that keeps to that.{more}"
     )
+
+
+def _given(budget: Budget) -> list[str]:
+    """The limits of a step as they were given."""
+    return [f"{each.option}={getattr(budget, each.option)!r}" for each in step_limits(budget)]
 
 
 def _least(fitter: Fitter, failure: NoFitError, leanest: Program, plain: Program) -> Iterator[str]:
@@ -106,9 +115,8 @@ def _least(fitter: Fitter, failure: NoFitError, leanest: Program, plain: Program
 def _allowed(fitter: Fitter) -> str:
     """With what the least was found, where not with everything."""
     forbidden = [name for name in ("recompute", "page") if not getattr(fitter.settings, name)]
-    seconds = fitter.program.budget.step_seconds
     parts = [f"{name}=False" for name in forbidden]
-    parts += [f"step_time={fitter.program.budget.step_time!r}"] if seconds is not None else []
+    parts += _given(fitter.program.budget)
     if fitter.storage is not None:
         parts.insert(0, f"pages on {fitter.storage.name}")
     return f" ({', '.join(parts)})" if parts else ""
@@ -125,7 +133,7 @@ class _Ways:
     def all(self) -> Iterator[str]:
         yield from self.paging()
         yield from self.recomputing()
-        yield from self.more_time()
+        yield from self.more_of_a_step()
         yield from self.not_atomic()
         yield from self.fewer_layers()
 
@@ -147,21 +155,29 @@ class _Ways:
             fitter = self.other(self.program, self.fitter.storage, settings)
             yield from self.priced("running operators again (Planning(recompute=True))", fitter)
 
-    def more_time(self) -> Iterator[str]:
-        budget = self.program.budget
-        if budget.step_seconds is None:
-            return
-        free = replace(self.program, budget=replace(budget, step_time=None))
-        fitter = self.like(free)
+    def more_of_a_step(self) -> Iterator[str]:
+        """Without one of the limits on a step, and where that is no way, without any."""
+        limits = step_limits(self.program.budget)
+        found = [text for each in limits for text in self.without((each,))]
+        if not found and len(limits) > 1:
+            found = list(self.without(limits))
+        yield from found
+
+    def without(self, limits: Sequence[StepLimit]) -> Iterator[str]:
+        free = replace(self.program.budget, **dict.fromkeys(each.option for each in limits))
+        fitter = self.like(replace(self.program, budget=free))
         lean = self.lean(fitter)
         if lean is None:
             return
         program = fitter.as_found(lean)
-        cost = program.step_cost
-        seconds = f" of {_up(cost.seconds)} s" if cost else ""
+        taken = [(each, each.of(program.step_estimate)) for each in limits]
+        asked = " and ".join(
+            f"a {each.option}{'' if amount is None else f' of {each.told_up(amount)}'}"
+            for each, amount in taken
+        )
         needed = sram_bytes(program)
         if self.least is None or needed < self.least:
-            yield f"a step_time{seconds} or more: {needed:,} bytes would do"
+            yield f"{asked} or more: {needed:,} bytes would do"
 
     def not_atomic(self) -> Iterator[str]:
         optimizer = self.program.optimizer
@@ -224,9 +240,3 @@ class _Ways:
 
 def _quick(settings: Planning) -> Planning:
     return replace(settings, time_limit=min(settings.time_limit, _SECONDS_FOR_A_WAY))
-
-
-def _up(seconds: float) -> str:
-    """Seconds in three digits, rounded up so that the text suffices as a limit."""
-    text = f"{seconds:.3g}"
-    return text if float(text) >= seconds else f"{seconds * 1.005:.3g}"

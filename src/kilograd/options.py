@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -109,12 +110,14 @@ def parse_bytes(size: int | str) -> int:
 @dataclass(frozen=True)
 class Budget:
     """Limits on the program: `sram` and `flash` in bytes or as "256KB", by default the device's;
-    `step_time`, of one training step, in seconds or as "500ms", by default none.
+    `step_time` and `step_energy`, of one training step by estimate, in seconds or as "500ms" and in
+    joules or as "5mJ", by default none.
     """
 
     sram: int | str | None = None
     flash: int | str | None = None
     step_time: float | str | None = None
+    step_energy: float | str | None = None
 
     @property
     def sram_bytes(self) -> int | None:
@@ -130,6 +133,11 @@ class Budget:
     def step_seconds(self) -> float | None:
         """The time limit of a training step in seconds, None for none."""
         return None if self.step_time is None else parse_seconds(self.step_time)
+
+    @property
+    def step_joules(self) -> float | None:
+        """The energy limit of a training step in joules, None for none."""
+        return None if self.step_energy is None else parse_joules(self.step_energy)
 
 
 @dataclass(frozen=True)
@@ -167,10 +175,31 @@ _DURATIONS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 def parse_seconds(duration: float | str) -> float:
     """Seconds from a number or a text such as "500ms", "2s" or "1.5min"."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e-?\d+)?)\s*([a-z]*)\s*", str(duration).lower())
-    unit = match.group(2) or "s" if match else ""
-    if match is None or unit not in _DURATIONS or not float(match.group(1)):
+    seconds = _parse(duration, _DURATIONS, "s")
+    if seconds is None:
         raise InputError(
             f"{duration!r} is no duration; write seconds as a number, or as 500ms, 2s or 1.5min"
         )
-    return float(match.group(1)) * _DURATIONS[unit]
+    return seconds
+
+
+_ENERGIES = {"nj": 1e-9, "uj": 1e-6, "mj": 1e-3, "j": 1.0}
+
+
+def parse_joules(energy: float | str) -> float:
+    """Joules from a number or a text such as "300uJ", "5mJ" or "2J"."""
+    joules = _parse(energy, _ENERGIES, "j")
+    if joules is None:
+        raise InputError(
+            f"{energy!r} is no energy; write joules as a number, or as 300uJ, 5mJ or 2J"
+        )
+    return joules
+
+
+def _parse(amount: float | str, units: Mapping[str, float], usual: str) -> float | None:
+    """A positive amount in one of the units, lower case; None where it is none."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e-?\d+)?)\s*([a-z]*)\s*", str(amount).lower())
+    unit = match.group(2) or usual if match else ""
+    if match is None or unit not in units or not float(match.group(1)):
+        return None
+    return float(match.group(1)) * units[unit]

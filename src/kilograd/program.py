@@ -34,6 +34,7 @@ from kilograd.planning.explain_plan import PlanExplanation
 from kilograd.planning.front import FrontPoint
 from kilograd.planning.paging import Planned, step_estimates
 from kilograd.planning.schedule import Schedule
+from kilograd.planning.step_limits import step_limits
 from kilograd.planning.storage import StoragePlan
 from kilograd.saving import MANIFEST, save_project
 from kilograd.summary import summary
@@ -216,26 +217,19 @@ class Program:
                 self._too_large("flash", self.memory.flash_bytes, flash, "in all")
             )
 
-    def check_time(self) -> None:
-        """Raise InfeasibleError when a step takes longer than the budget has it, InputError where
-        the device has no estimate of time.
+    def check_step(self) -> None:
+        """Raise InfeasibleError when a step takes more time or energy than the budget has,
+        InputError where the device has no estimate of what the budget limits.
         """
-        limit = self.budget.step_seconds
-        if limit is None:
-            return
-        seconds = self.step_estimate.seconds
-        if seconds is None:
-            raise InputError(
-                f"budget: step_time={self.budget.step_time!r} needs an estimate of time, and "
-                f"{self.device.name} has none; leave it out, or describe clock_hz and "
-                "cycles_per_instruction in a device file"
-            )
-        if seconds > limit:
-            raise InfeasibleError(
-                f"a training step takes {seconds:.3g} s by estimate, more than the "
-                f"{limit:.3g} s of the budget on {self.device.name}. What helps: train fewer "
-                "layers or channels, a smaller input, or a faster device."
-            )
+        for limit in step_limits(self.budget):
+            amount = limit.known(self.step_estimate, self.device)
+            if amount > limit.most:
+                raise InfeasibleError(
+                    f"a training step takes {limit.told(amount)} by estimate, more than the "
+                    f"{limit.told(limit.most)} of the budget ({limit.option}) on "
+                    f"{self.device.name}. What helps: train fewer layers or channels, a smaller "
+                    f"input, or {limit.remedy}."
+                )
 
     @cached_property
     def step_cost(self) -> Cost | None:

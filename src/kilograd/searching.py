@@ -34,7 +34,7 @@ def search(
     **options: Any,
 ) -> Found:
     """Find which biases and which parts of which weights to train, so that most accuracy is gained
-    in the memory there is.
+    in the memory there is, and within the time and energy of a step that the budget has.
 
     Contributions are measured by short trainings of compiled programs on this computer, or
     predicted; an integer program then chooses the scheme with the largest sum that fits. Every
@@ -72,8 +72,8 @@ def search(
         options: further arguments of `kilograd.compile`: device, budget, precision, optimizer, ...
 
     Raises:
-        InputError: there are no labels, or one class; nothing limits the SRAM; an argument is not
-            what it has to be.
+        InputError: there are no labels, or one class; nothing limits the SRAM; the device has no
+            estimate of what the budget limits; an argument is not what it has to be.
         InfeasibleError: even training the head alone does not fit.
     """
     # Brings solvers and joblib, which `import kilograd` need not.

@@ -28,7 +28,8 @@ def fitted(case: str, sram: int, **more) -> kg.Program:
     network, device, options, settings = CASES[case]
     model, example = NETWORKS[network]()
     planning = kg.Planning(time_limit=QUICK.time_limit, **(settings | more.pop("settings", {})))
-    budget = kg.Budget(sram=sram, step_time=more.pop("step_time", None))
+    step = {key: more.pop(key) for key in ("step_time", "step_energy") if key in more}
+    budget = kg.Budget(sram=sram, **step)
     options = {**options, "device": device, "planning": planning, "budget": budget, **more}
     return kg.compile(model, example, **options)
 
@@ -102,22 +103,90 @@ def test_the_ways_out_do(refused):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("option", ["step_time", "step_energy"])
 @pytest.mark.parametrize("case", ["conv", "dense"])
-def test_a_step_time_that_pages_do_not_keep(case):
+def test_a_limit_on_a_step_that_pages_do_not_keep(case, option):
+    quantity, unit = ("seconds", "s") if option == "step_time" else ("joules", "J")
     network, device, *_ = CASES[case]
     plain = unplanned(network, device)
-    limit = plain.step_cost.seconds * 1.01
-    text = refusal(case, 3000, step_time=limit)
-    assert f"step_time={limit!r}" in text
-    way = next(line for line in text.splitlines() if "a step_time of" in line)
-    seconds = float(re.search(r"a step_time of ([\d.e-]+) s", way)[1])
+    limit = getattr(plain.step_cost, quantity) * 1.01
+    text = refusal(case, 3000, **{option: limit})
+    assert f"{option}={limit!r}" in text
+    way = next(line for line in text.splitlines() if f"a {option} of" in line)
+    enough = float(re.search(rf"a {option} of ([\d.e-]+) {unit}", way)[1])
     sram = number(r"([\d,]+) bytes would do", way)
-    assert seconds > limit and sram < plain.memory.sram_bytes
+    assert enough > limit and sram < plain.memory.sram_bytes
     assert f"{plain.memory.sram_bytes:,}" in text
-    program = fitted(case, sram, step_time=seconds)
-    assert program.memory.sram_bytes <= sram and program.step_cost.seconds <= seconds
+    program = fitted(case, sram, **{option: enough})
+    assert program.memory.sram_bytes <= sram
+    assert getattr(program.step_cost, quantity) <= enough
+
+
+def test_both_limits_are_named_and_loosened_together():
+    """Pages take more time and more energy than a step within 1 % of the plain one has."""
+    plain = unplanned("conv", "nrf52840").step_cost
+    limits = {"step_time": plain.seconds * 1.01, "step_energy": plain.joules * 1.01}
+    text = refusal("conv", 12_000, **limits)
+    assert all(f"{option}={limit!r}" in text for option, limit in limits.items())
+    assert re.search(r"a step_time of [\d.e-]+ s and a step_energy of [\d.e-]+ J or more", text)
+
+
+def test_the_quickest_plan_within_an_energy():
+    """Reading pages is quicker than running again, and takes twice the energy."""
+    sram = int(0.75 * unplanned("conv").memory.sram_bytes)
+    settings = {"objective": "time"}
+    free = fitted("conv", sram, settings=settings)
+    limit = free.step_cost.joules * 0.7
+    program = fitted("conv", sram, settings=settings, step_energy=limit)
+    assert program.step_cost.joules <= limit
+    assert program.step_cost.seconds > free.step_cost.seconds
+    assert program.memory.sram_bytes <= sram
+
+
+def test_a_step_that_takes_too_much_energy_as_it_is():
+    plain = unplanned("conv").step_cost
+    text = refusal("conv", 20_000, step_energy="100uJ")
+    assert f"a training step takes {1e6 * plain.joules:.4g} µJ by estimate" in text
+    assert "100 µJ of the budget (step_energy)" in text
+    assert "a device that takes less" in text
+
+
+def test_limits_on_a_step_that_fits_unplanned():
+    """In the room that there is, to the last bit, and just below it."""
+    plain = unplanned("conv", "nrf52840")
+    model, example = NETWORKS["conv"]()
+
+    def compiled(joules: float) -> kg.Program:
+        budget = kg.Budget(step_energy=joules)
+        return kg.compile(model, example, device="nrf52840", budget=budget)
+
+    assert compiled(plain.step_cost.joules).step_cost == plain.step_cost
+    with pytest.raises(kg.InfeasibleError, match="a training step takes"):
+        compiled(plain.step_cost.joules * (1 - 1e-9))
+
+
+@pytest.mark.parametrize(("option", "name"), [("step_time", "time"), ("step_energy", "energy")])
+def test_a_device_that_has_no_estimate(option, name):
+    model, example = NETWORKS["conv"]()
+    budget = kg.Budget(**{option: 1.0})
+    with pytest.raises(kg.InputError, match=f"needs an estimate of {name}, and host has none"):
+        kg.compile(model, example, budget=budget)
+
+
+@pytest.mark.parametrize(
+    ("given", "joules"),
+    [("5mJ", 5e-3), ("300uJ", 3e-4), (" 2 J", 2.0), (0.25, 0.25), ("1e-3", 1e-3)],
+)
+def test_energies(given, joules):
+    assert kg.Budget(step_energy=given).step_joules == pytest.approx(joules)
+
+
+@pytest.mark.parametrize("given", ["5ms", "0", "-1mJ", "much", "5kWh"])
+def test_no_energies(given):
+    with pytest.raises(kg.InputError, match="is no energy; write joules"):
+        _ = kg.Budget(step_energy=given).step_joules
 
 
 def test_a_step_that_is_too_slow_as_it_is():
     text = refusal("conv", 20_000, step_time="1ms")
-    assert "a training step takes" in text and "0.001 s of the budget" in text
+    assert "a training step takes" in text and "1 ms of the budget" in text

@@ -14,7 +14,7 @@ from torch import nn
 import kilograd as kg
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
-from kilograd.search.memory import MemoryModel
+from kilograd.search.resources import ResourceModel
 from kilograd.search.rows import Row
 from kilograd.search.scheme import Scheme
 from kilograd.search.select import CostLimit, Limits, front, select
@@ -56,11 +56,11 @@ CASES = [("chain", "int8"), ("residual", "int8"), ("chain", "float32"), ("residu
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[tuple[str, str, bool], MemoryModel]:
+def models() -> dict[tuple[str, str, bool], ResourceModel]:
     return {}
 
 
-def model_of(models, name: str, precision: str, atomic: bool = True) -> MemoryModel:
+def model_of(models, name: str, precision: str, atomic: bool = True) -> ResourceModel:
     """The memory model of a network, made once: its programs are used by several tests."""
     key = (name, precision, atomic)
     if key not in models:
@@ -74,11 +74,11 @@ def model_of(models, name: str, precision: str, atomic: bool = True) -> MemoryMo
             optimizer=kg.SGD(atomic=atomic),
             **calibration,
         )
-        models[key] = MemoryModel(prepared, RATIOS)
+        models[key] = ResourceModel(prepared, RATIOS)
     return models[key]
 
 
-def every_scheme(model: MemoryModel) -> list[Scheme]:
+def every_scheme(model: ResourceModel) -> list[Scheme]:
     paths = model.layers.paths
     found = []
     for k in range(len(paths) + 1):
@@ -88,7 +88,7 @@ def every_scheme(model: MemoryModel) -> list[Scheme]:
     return found
 
 
-def table(model: MemoryModel, seed: int) -> Contributions:
+def table(model: ResourceModel, seed: int) -> Contributions:
     """Gains that grow with depth and ratio, with noise that makes some of them losses."""
     rng = np.random.default_rng(seed)
     paths = model.layers.paths
@@ -106,7 +106,7 @@ def test_selection_is_the_best_of_all(models, name, precision):
     model = model_of(models, name, precision)
     schemes = every_scheme(model)
     needs = {scheme: model.static_bytes(scheme) for scheme in schemes}
-    fresh = MemoryModel(model.compiler, RATIOS)
+    fresh = ResourceModel(model.compiler, RATIOS)
     for seed, share in itertools.product((0, 1), (0.05, 0.3, 0.6, 1.0)):
         contributions = table(model, seed)
         budget = int(np.quantile(list(needs.values()), share))
@@ -149,7 +149,7 @@ def test_the_linked_program_fits_the_budget():
     torch.manual_seed(0)
     x = np.random.default_rng(0).normal(size=(4, 3, 16, 16)).astype(np.float32)
     prepared = prepare(chain(), x[:1], device="cortex-m7-256k", precision="int8", calibration=x)
-    model = MemoryModel(prepared, RATIOS)
+    model = ResourceModel(prepared, RATIOS)
     contributions = table(model, 0)
     most = max(model.static_bytes(s) for s in every_scheme(model)[::9])
     found = select(contributions, model, Limits(most, flash_bytes=1 << 20))
@@ -201,7 +201,7 @@ def test_the_budget_below_the_head_says_what_it_needs(models):
 
 
 def test_without_time_there_is_an_answer_and_a_gap(models):
-    model = MemoryModel(model_of(models, "chain", "int8").compiler, RATIOS)
+    model = ResourceModel(model_of(models, "chain", "int8").compiler, RATIOS)
     found = select(table(model, 0), model, Limits(10**6), seconds=0, link=False, reserve_bytes=0)
     assert found.scheme == Scheme(0)
     assert not found.proven

@@ -70,6 +70,7 @@ atomic = true  # a failed step changes nothing
 # sram = "256KB"
 # flash = "1MB"
 # step_time = "500ms"
+# step_energy = "5mJ"
 
 # How a program that needs more SRAM is made to fit; docs/planning.md.
 [planning]

@@ -154,8 +154,8 @@ _PANELS = {
                  "--rounding", "--rounding-seed", "--qas"),
         "Training": ("--update", "--loss", "--lr", "--momentum", "--weight-decay", "--accumulate",
                      "--atomic"),
-        "Planning": ("--step-time", "--storage", "--recompute", "--page", "--plan-objective",
-                     "--plan-gap", "--plan-time-limit"),
+        "Planning": ("--step-time", "--step-energy", "--storage", "--recompute", "--page",
+                     "--plan-objective", "--plan-gap", "--plan-time-limit"),
         "Samples": ("--mean", "--std", "--resize", "--target"),
     }.items()
     for flag in flags
@@ -237,6 +237,7 @@ def _options() -> dict[str, Any]:
         "sram": _flag(str, "Limit below the device's, such as 256KB.", "--sram"),
         "flash": _flag(str, "Limit below the device's, such as 1MB.", "--flash"),
         "step_time": _flag(str, "Limit on a training step, such as 500ms.", "--step-time"),
+        "step_energy": _flag(str, "Limit on a training step, such as 5mJ.", "--step-energy"),
         "storage": _flag(str, "The device's storage for pages. Default: its first.", "--storage"),
         "recompute": _flag(
             bool,
@@ -328,7 +329,7 @@ def make_run(*, model: str | None, config: Path | None, **flags: Any) -> Run:
         _put(content, "planning", key, flags.pop(key))
     for key in ("objective", "gap", "time_limit"):
         _put(content, "planning", key, flags.pop(f"plan_{key}"))
-    for key in ("sram", "flash", "step_time"):
+    for key in ("sram", "flash", "step_time", "step_energy"):
         _put(content, "budget", key, flags.pop(key))
     for key in ("resize", "target"):
         _put(content, "data", key, flags.pop(key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,6 @@ from kilograd.cli.app import Json, app, notes, print_json
 from kilograd.cli.run import Run, on_network
 from kilograd.compiler import default_store
 from kilograd.errors import InputError
-from kilograd.options import Budget
 from kilograd.report.contributions import write_charts
 from kilograd.search.found import Found
 
@@ -100,7 +100,8 @@ def search(
     force: Annotated[bool, typer.Option(help="Replace files of an earlier search.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Search what to train: the biases and parts of weights that gain most within the memory.
+    """Search what to train: the biases and parts of weights that gain most within the memory,
+    and within the time and energy of a step where they are limited.
 
     Writes scheme.toml, which --update takes, contributions.json, front.json and, with
     kilograd[report], plots. What was measured is kept and used again; Ctrl-C loses one run.
@@ -118,7 +119,7 @@ def search(
         raise InputError(f"{output} is not empty; name another directory, or force it (--force)")
     network = run.prepare()
     if budget is not None:
-        network = network.within(Budget(sram=budget, flash=network.budget.flash))
+        network = network.within(replace(network.budget, sram=budget))
     learned = judged = None
     if contributions is None or data is not None or run.settings.data.train is not None:
         learned = run.samples(data, network, "train")
@@ -161,8 +162,11 @@ def _rates(text: str) -> list[float]:
 
 def _tell(found: Found, scheme: Path) -> None:
     print(found.table(ROWS))
-    print("\nSRAM       flash      sum     trained                what it trains")
-    for point in sorted((*found.front, *found.by_hand), key=lambda p: p.sram_bytes):
+    points = sorted((*found.front, *found.by_hand), key=lambda p: p.sram_bytes)
+    wide = max(len("a step"), *(len(point.step()) for point in points)) + 2
+    step = f"{'a step':<{wide}}" if any(point.step() for point in points) else ""
+    print(f"\nSRAM       flash      {step}sum     trained                what it trains")
+    for point in points:
         real = ""
         if point.realised is not None:
             real = f"{100 * point.realised.mean:+.1f} ± {100 * point.realised.spread:.1f}"
@@ -170,7 +174,8 @@ def _tell(found: Found, scheme: Path) -> None:
         mark = "" if point.proven else f"  ({point.told()})"
         chosen = "  <- the scheme" if point is found.best else ""
         print(
-            f"{point.sram_bytes:<10,} {point.flash_bytes:<10,} {100 * point.gain:<+7.1f} "
+            f"{point.sram_bytes:<10,} {point.flash_bytes:<10,} "
+            f"{f'{point.step():<{wide}}' if step else ''}{100 * point.gain:<+7.1f} "
             f"{real:<22} head, {point.biases} biases, {len(point.weights)} weights{mark}{chosen}"
         )
     measured, selected = found.seconds

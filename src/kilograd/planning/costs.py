@@ -102,15 +102,15 @@ def rounded(count: int) -> int:
     return int(float(f"{count:.3g}"))
 
 
-def with_prefix(amount: float, unit: str) -> str:
-    """An amount to two figures with an SI prefix: `12 ms`, `0.34 nJ`, `150 s`."""
+def with_prefix(amount: float, unit: str, figures: int = 2) -> str:
+    """An amount to so many figures with an SI prefix: `12 ms`, `0.34 nJ`, `150 s`."""
     if amount == 0:
         return f"0 {unit}"
     scale, prefix = next(
         ((scale, prefix) for scale, prefix in _PREFIXES if amount >= 0.995 * scale), _PREFIXES[-1]
     )
     digits = amount / scale
-    return f"{float(f'{digits:.2g}'):g} {prefix}{unit}"
+    return f"{float(f'{digits:.{figures}g}'):g} {prefix}{unit}"
 
 
 def _with_unit(amount: float, unit: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kilograd.errors import InputError
+from kilograd.planning.costs import with_prefix
 from kilograd.planning.front import FrontPoint
 from kilograd.search.layers import Layers, Orders
 from kilograd.search.table import Contributions, Gain
@@ -23,11 +24,12 @@ class Point:
     """A scheme and what it needs: a point of the front of gain against SRAM.
 
     `gain` is the sum of its contributions over the head alone, a fraction. `sram_bytes` and
-    `flash_bytes` are those of the linked program. `gap`: by how much of gain a better scheme could
-    exceed it, 0 where it is proven the best. `realised`: the gain over the head alone when the
-    scheme is trained, at the rate `lr` that is best for it, None without data; contributions are
-    summed as if they were independent.
-    `kind`: "found" by its sum, or one that people write by hand, "biases" or "last layers".
+    `flash_bytes` are those of the linked program, `step_seconds` and `step_joules` what a training
+    step takes by estimate, None where the device has none. `gap`: by how much of gain a better
+    scheme could exceed it, 0 where it is proven the best. `realised`: the gain over the head alone
+    when the scheme is trained, at the rate `lr` that is best for it, None without data;
+    contributions are summed as if they were independent. `kind`: "found" by its sum, or one that
+    people write by hand, "biases" or "last layers".
     """
 
     biases: int
@@ -39,6 +41,8 @@ class Point:
     realised: Gain | None = None
     lr: float | None = None
     kind: str = "found"
+    step_seconds: float | None = None
+    step_joules: float | None = None
 
     def same_scheme(self, other: Point) -> bool:
         """Whether the other trains the same."""
@@ -55,6 +59,11 @@ class Point:
             return f"written by hand: {self.kind}"
         return "proven best" if self.proven else f"at most {100 * self.gap:.1f} points more"
 
+    def step(self) -> str:
+        """`12 ms, 3.4 mJ`: what a training step takes, as far as it is known."""
+        known = ((self.step_seconds, "s"), (self.step_joules, "J"))
+        return ", ".join(with_prefix(each, unit) for each, unit in known if each is not None)
+
     def to_json(self) -> dict[str, Any]:
         """The point as JSON values."""
         return {
@@ -63,6 +72,8 @@ class Point:
             "gain": self.gain,
             "sram_bytes": self.sram_bytes,
             "flash_bytes": self.flash_bytes,
+            "step_seconds": self.step_seconds,
+            "step_joules": self.step_joules,
             "gap": self.gap,
             "realised": None if self.realised is None else asdict(self.realised),
             "lr": self.lr,
@@ -109,6 +120,7 @@ class Found:
             f"# {self.network} for {self.device}, found by `kilograd search` "
             f"({self.contributions.method}).",
             f"# SRAM {point.sram_bytes:,} B, flash {point.flash_bytes:,} B.",
+            *([f"# A training step takes {point.step()}, by estimate."] if point.step() else []),
             f"# Head alone {100 * head.mean:.1f} %, contributions {100 * point.gain:+.1f} points "
             f"({point.told()}).",
             *_told_realised(point),
@@ -167,6 +179,8 @@ class Found:
             FrontPoint(
                 label=_title(point),
                 sram_bytes=point.sram_bytes,
+                seconds=point.step_seconds,
+                joules=point.step_joules,
                 gain=100 * point.gain,
                 chosen=point is self.best,
                 kind=_kind(point),
@@ -181,6 +195,8 @@ class Found:
             FrontPoint(
                 label=_title(point),
                 sram_bytes=point.sram_bytes,
+                seconds=point.step_seconds,
+                joules=point.step_joules,
                 gain=100 * point.realised.mean,
                 spread=100 * point.realised.spread,
                 kind="trained",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from kilograd.planning.front import FrontPoint
-from kilograd.search.memory import MemoryModel
+from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.select import Selection
 from kilograd.search.table import Contributions
@@ -36,14 +36,14 @@ def head_only() -> Scheme:
     return Scheme(0)
 
 
-def last_layers(model: MemoryModel, count: int) -> Scheme:
+def last_layers(model: ResourceModel, count: int) -> Scheme:
     """The head and the last `count` layers before it, weights and biases whole."""
     paths = model.layers.paths
     chosen = paths[max(0, len(paths) - count) :]
     return Scheme.of(len(chosen), dict.fromkeys(chosen, Fraction(1)))
 
 
-def biases_only(model: MemoryModel, count: int | None = None) -> Scheme:
+def biases_only(model: ResourceModel, count: int | None = None) -> Scheme:
     """The head and the biases of the last `count` layers, or of all."""
     every = len(model.layers.paths)
     return Scheme(every if count is None else min(count, every))
@@ -51,7 +51,7 @@ def biases_only(model: MemoryModel, count: int | None = None) -> Scheme:
 
 def place(
     contributions: Contributions,
-    model: MemoryModel,
+    model: ResourceModel,
     schemes: Mapping[str, tuple[str, Scheme]],
     reserve_bytes: int,
 ) -> tuple[Point, ...]:

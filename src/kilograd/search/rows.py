@@ -9,14 +9,11 @@ training graphs: one with the biases alone, and one for each ratio with every la
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
 
-from kilograd.ir import Graph, Node, Value
-from kilograd.ops.q_convert import QMask
-from kilograd.ops.q_mask import MaskBits, PackMask
-from kilograd.planning.necessary import Alive
+from kilograd.ir import Graph, Value
+from kilograd.search.forms import Form
 from kilograd.search.layers import Layers
 from kilograd.search.scheme import Scheme
 
@@ -29,15 +26,27 @@ class Row:
     """A lower bound of a scheme's arena or state, in bytes (or another additive figure).
 
     `base[k]` with the biases of the last k layers, None where the row does not hold; `options`:
-    what each option adds; `shared`: what any of several options adds, once.
+    what each option adds; `shared`: what any of several options adds, once; `unless`: what is added
+    from so many biases on where none of several options is chosen.
     """
 
     name: str
     base: tuple[float | None, ...]
     options: Mapping[Option, float]
     shared: Mapping[frozenset[Option], float] = field(default_factory=dict)
+    unless: Mapping[tuple[int, frozenset[Option]], float] = field(default_factory=dict)
     layer: str = ""
     """The layer whose node it is of; empty where it is of no node."""
+
+    def times(self, factor: float) -> Row:
+        """The same in other units."""
+        return replace(
+            self,
+            base=tuple(None if size is None else size * factor for size in self.base),
+            options={option: size * factor for option, size in self.options.items()},
+            shared={any_of: size * factor for any_of, size in self.shared.items()},
+            unless={key: size * factor for key, size in self.unless.items()},
+        )
 
     def value(self, scheme: Scheme) -> float | None:
         """The bound for a scheme, None where the row does not hold."""
@@ -46,7 +55,12 @@ class Row:
             return None
         total = base + sum(self.options.get(option, 0) for option in scheme.weights)
         chosen = set(scheme.weights)
-        return total + sum(size for any_of, size in self.shared.items() if any_of & chosen)
+        total += sum(size for any_of, size in self.shared.items() if any_of & chosen)
+        return total + sum(
+            size
+            for (first, any_of), size in self.unless.items()
+            if scheme.biases >= first and not any_of & chosen
+        )
 
 
 @dataclass(frozen=True)
@@ -76,9 +90,9 @@ def derive(
 ) -> Rows:
     """The rows of a network; `training_graph` is the step of a scheme before it is ordered."""
     count = len(layers.body)
-    bare = _Form(training_graph(Scheme(count)), layers, atomic)
+    bare = Form(training_graph(Scheme(count)), layers, atomic)
     forms = {
-        ratio: _Form(
+        ratio: Form(
             training_graph(Scheme.of(count, {path: ratio for path in layers.paths})), layers, atomic
         )
         for ratio in ratios
@@ -92,163 +106,6 @@ def derive(
     return Rows(_state_row(bare, forms), tuple(arena))
 
 
-class _Form:
-    """A training graph with, for its nodes and values, the layers that they are there for."""
-
-    def __init__(self, graph: Graph, layers: Layers, atomic: bool) -> None:
-        self.graph, self.alive = graph, Alive(graph, atomic=atomic)
-        self.paths = layers.paths
-        self._owners = {
-            parameter.name: layer.path
-            for layer in layers.body
-            for parameter in (layer.weight, layer.bias)
-            if parameter is not None
-        }
-        self._weights = {layer.weight.name for layer in layers.body}
-        self._serves = self._served()
-        self._first_backward = next(
-            (i for i, node in enumerate(graph.nodes) if node.location.backward), len(graph.nodes)
-        )
-        self.least_k = [self._least(serves) for serves in self._serves]
-        self.inputs = self._layer_inputs()
-
-    def parameter(self, state: Value) -> str:
-        """The name of the parameter that a state is, or lies beside; "" for none."""
-        origin = self.graph.state[state].origin
-        if origin is not None:
-            return origin.name
-        for other, tensor in self.graph.state.items():
-            if tensor.origin is not None and state.name.startswith(f"{other.name}."):
-                return tensor.origin.name
-        return ""
-
-    def owner(self, parameter: str) -> str | None:
-        """The path of the layer of a parameter; None for the head's."""
-        return self._owners.get(parameter)
-
-    def k_of(self, path: str | None) -> int:
-        """From how many biases on the layer's is trained."""
-        return 0 if path is None else len(self.paths) - self.paths.index(path)
-
-    def is_weight(self, parameter: str) -> bool:
-        """True for the weight of a layer that is not the head."""
-        return parameter in self._weights
-
-    def _served(self) -> list[frozenset[str]]:
-        by_value: dict[Value, set[str]] = {
-            after: {self.parameter(state)} for state, after in self.graph.updates.items()
-        }
-        by_value = {value: names - {""} for value, names in by_value.items()}
-        result: list[frozenset[str]] = []
-        for node in reversed(self.graph.nodes):
-            names: set[str] = set().union(*(by_value.get(v, set()) for v in node.outputs))
-            if node.op.check:
-                names |= {
-                    self.parameter(value) for value in node.inputs if value in self.graph.state
-                } - {""}
-            result.append(frozenset(names))
-            if not node.op.check:
-                for value in node.inputs:
-                    by_value.setdefault(value, set()).update(names)
-        return result[::-1]
-
-    def _least(self, serves: frozenset[str]) -> int:
-        """The smallest k with which a node that serves these parameters is there."""
-        return min((self.k_of(self.owner(name)) for name in serves), default=0)
-
-    def there_with(self, k: int) -> Callable[[int], bool]:
-        """Whether a node is there with the biases of the last k layers."""
-        return lambda node: self.least_k[node] <= k
-
-    def task_of(self, node: int) -> str | None:
-        """The layer whose weight or bias alone a node of the backward pass serves."""
-        owners = {self.owner(name) for name in self._serves[node]}
-        return owners.pop() if len(owners) == 1 and node >= self._first_backward else None
-
-    def serves_weight_alone(self, node: int) -> bool:
-        """True for nodes that are there only if that weight is trained."""
-        serves = self._serves[node]
-        return bool(serves) and all(map(self.is_weight, serves))
-
-    def _layer_inputs(self) -> dict[str, frozenset[str]]:
-        """The layers whose weight's gradient reads a value of the forward pass, by its name."""
-        result: dict[str, set[str]] = {}
-        for index, node in enumerate(self.graph.nodes):
-            if self.serves_weight_alone(index) and node.location.backward:
-                for value in node.inputs:
-                    maker = self.alive.producer.get(value)
-                    if maker is not None and (maker < 0 or self._is_forward(maker)):
-                        result.setdefault(value.name, set()).update(
-                            path for name in self._serves[index] if (path := self.owner(name))
-                        )
-        return {name: frozenset(paths) for name, paths in result.items()}
-
-    def _is_forward(self, node: int) -> bool:
-        return not self.graph.nodes[node].location.backward
-
-    def places(self) -> dict[tuple[str, str, int], int]:
-        """The nodes of the backward pass that are there with biases alone, by what they are."""
-        result: dict[tuple[str, str, int], int] = {}
-        for index, node in enumerate(self.graph.nodes):
-            if not node.location.backward or node.op.alias or self.serves_weight_alone(index):
-                continue
-            kind = "mask" if isinstance(node.op, MaskBits | QMask) else node.op.name
-            number = 0
-            while (node.location.layer, kind, number) in result:
-                number += 1
-            result[node.location.layer, kind, number] = index
-        return result
-
-    def masked(self, value: Value) -> str | None:
-        """The name of the value whose mask this one is."""
-        maker = self.alive.producer.get(value, -1)
-        node = self.graph.nodes[maker] if maker >= 0 else None
-        return node.inputs[0].name if node and isinstance(node.op, PackMask) else None
-
-    @cached_property
-    def masks(self) -> Mapping[str, Value]:
-        """The masks by the names of the values that they mask."""
-        found = ((self.masked(value), value) for value in self.alive.producer)
-        return {name: mask for name, mask in found if name is not None}
-
-    def reader_k(self, node: int, value: Value) -> int:
-        """The smallest k with which something behind the node, or the node, reads the value."""
-        if node in self.alive.readers[value]:
-            return 0
-        return min(self.least_k[r] for r in self.alive.behind(node, value))
-
-    def loose_parts(
-        self, node: int, savers: Mapping[str, Sequence[str]]
-    ) -> list[tuple[str | None, list[int], set[Value]]]:
-        """The nodes that may run before or behind this one: those of each layer's gradients, with
-        what masks its saved activation, then the others in groups; with the values that are counted
-        for each, none twice.
-        """
-        alive, kept = self.alive, self.alive.kept(node)
-        by_layer: dict[str, list[int]] = {}
-        others = []
-        for index in alive.loose(node):
-            path = self.task_of(index)
-            it = self.graph.nodes[index]
-            if isinstance(it.op, PackMask):
-                path = next(iter(savers.get(it.inputs[0].name, ())), None)
-            if path is None:
-                others.append(index)
-            else:
-                by_layer.setdefault(path, []).append(index)
-        parts: list[tuple[str | None, list[int]]] = [
-            (path, by_layer[path]) for path in self.paths if path in by_layer
-        ]
-        parts += [(None, group) for group in alive.groups(others, kept)]
-        counted = set(kept)
-        result = []
-        for path, members in parts:
-            charged = alive.touched(members) - counted
-            counted |= charged
-            result.append((path, members, charged))
-        return result
-
-
 @dataclass
 class _Sums:
     """What must be alive at a node: by k, and the part of it that belongs to a layer's options."""
@@ -259,7 +116,7 @@ class _Sums:
     """Values that are kept, by name: the smallest k with which they are."""
 
 
-def _sums(form: _Form, node: int, savers: Mapping[str, Sequence[str]]) -> _Sums:
+def _sums(form: Form, node: int, savers: Mapping[str, Sequence[str]]) -> _Sums:
     """`savers`: the layers that save a value for their weight's gradient, by its name."""
     alive, count = form.alive, len(form.paths)
     by_k, of_layer = [0] * (count + 1), dict[str, int]()
@@ -287,9 +144,9 @@ def _sums(form: _Form, node: int, savers: Mapping[str, Sequence[str]]) -> _Sums:
 
 def _row(
     name: str,
-    bare: _Form,
+    bare: Form,
     node: int,
-    forms: Mapping[Fraction, _Form],
+    forms: Mapping[Fraction, Form],
     at: Mapping[Fraction, int],
 ) -> Row:
     saved = {value for form in forms.values() for value in form.inputs}
@@ -306,7 +163,7 @@ def _row(
     options: dict[Option, float] = {}
     shared: dict[frozenset[Option], float] = {}
     uncertain = 0
-    reads = _layer_read(bare, bare.graph.nodes[node])
+    reads = bare.weight_read(node)
     for ratio, form in forms.items():
         sums = _sums(form, at[ratio], savers)
         for path in bare.paths:
@@ -328,10 +185,10 @@ def _row(
                     options[path, ratio] -= bare.alive.aligned((mask,))
         uncertain = min(uncertain, -_gone(bare, form, sums, plain, savers))
     sure = tuple(None if size is None else size + uncertain for size in base)
-    return Row(name, sure, options, shared, bare.graph.nodes[node].location.layer)
+    return Row(name, sure, options, shared, layer=bare.graph.nodes[node].location.layer)
 
 
-def _kept_whole(form: _Form, sums: _Sums, plain: _Sums, first: int) -> dict[str, int]:
+def _kept_whole(form: Form, sums: _Sums, plain: _Sums, first: int) -> dict[str, int]:
     """The bytes of the activations that are kept because their layers' weights are trained, by
     name; without those that are there for some k only.
     """
@@ -345,8 +202,8 @@ def _kept_whole(form: _Form, sums: _Sums, plain: _Sums, first: int) -> dict[str,
 
 
 def _gone(
-    bare: _Form,
-    form: _Form,
+    bare: Form,
+    form: Form,
     sums: _Sums,
     plain: _Sums,
     savers: Mapping[str, Sequence[str]],
@@ -362,17 +219,7 @@ def _gone(
     )
 
 
-def _layer_read(form: _Form, node: Node) -> str | None:
-    """The layer whose weight a node reads."""
-    tensors = {**form.graph.constants, **form.graph.state}
-    for value in node.inputs:
-        origin = tensors[value].origin if value in tensors else None
-        if origin is not None and form.is_weight(origin.name):
-            return form.owner(origin.name)
-    return None
-
-
-def _waiting_row(bare: _Form, forms: Mapping[Fraction, _Form]) -> Row:
+def _waiting_row(bare: Form, forms: Mapping[Fraction, Form]) -> Row:
     count = len(bare.paths)
     base: list[float] = [0] * (count + 1)
     for value, path in _waiting(bare).items():
@@ -386,18 +233,18 @@ def _waiting_row(bare: _Form, forms: Mapping[Fraction, _Form]) -> Row:
     return Row("before the updates", tuple(base), options)
 
 
-def _waiting(form: _Form, weights: bool = False) -> dict[Value, str | None]:
+def _waiting(form: Form, weights: bool = False) -> dict[Value, str | None]:
     """What waits for the updates, and for which layer's; of the weights alone, or all."""
     result: dict[Value, str | None] = {}
     for value in form.alive.waiting():
         maker = form.alive.producer[value]
         if not weights or form.serves_weight_alone(maker):
-            names = form._serves[maker]
+            names = form.serves[maker]
             result[value] = form.owner(next(iter(names))) if len(names) == 1 else None
     return result
 
 
-def _state_row(bare: _Form, forms: Mapping[Fraction, _Form]) -> Row:
+def _state_row(bare: Form, forms: Mapping[Fraction, Form]) -> Row:
     count = len(bare.paths)
     base: list[float] = [0] * (count + 1)
     for state in bare.graph.state:

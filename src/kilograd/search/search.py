@@ -15,10 +15,10 @@ from kilograd.devices import Device
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.ir import Graph
 from kilograd.options import Budget, Loss
+from kilograd.planning.step_limits import step_limits
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, gain, measure
-from kilograd.search.memory import Compiler, Measured, MemoryModel
 from kilograd.search.points import biases_only, last_layers
 from kilograd.search.predict import (
     PREDICTOR,
@@ -27,9 +27,10 @@ from kilograd.search.predict import (
     reach_limit,
     score_layers,
 )
+from kilograd.search.resources import Compiler, Measured, ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.scores import PREDICTORS
-from kilograd.search.select import CostLimit, Limits, Selection, select
+from kilograd.search.select import CostLimit, Limits, Selection, head_takes, select, step_fits
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task, make_task
@@ -168,7 +169,7 @@ def _selected(
     """What is best by the contributions, which took `seconds`."""
     start = time.perf_counter()
     limits = replace(_limits(network, layers), costs=costs)
-    model = MemoryModel(network)
+    model = ResourceModel(network)
     best, points = choose(model, contributions, limits, front, time_limit)
     others = written_by_hand(model, contributions, limits)
     return Found(
@@ -334,8 +335,9 @@ def _rates(network: Network, lr: float | Sequence[float] | None) -> list[float]:
 
 
 def _limits(network: Network, layers: Layers) -> Limits:
-    """SRAM and flash that there are. Raises InfeasibleError where the program that trains the head
-    alone needs more, and InputError where nothing limits the SRAM.
+    """SRAM and flash that there are, and limits on a step. Raises InfeasibleError where the program
+    that trains the head alone needs more, and InputError where nothing limits the SRAM, or the
+    device has no estimate of what the budget limits.
     """
     budget, device = network.budget, network.device
     sram = [] if budget.sram_bytes is None else [budget.sram_bytes]
@@ -349,9 +351,14 @@ def _limits(network: Network, layers: Layers) -> Limits:
             "a search needs a limit: name a device (device='stm32f746', --device stm32f746) or a "
             "budget (budget=kg.Budget(sram='256KB'), --sram 256KB); without one, train everything"
         )
-    limits = Limits(min(sram), min(flash, default=None))
+    limits = Limits(min(sram), min(flash, default=None), step=step_limits(budget))
+    head = network.program(layers.spec(0, {}))
+    for limit in limits.step:
+        amount = limit.known(head.step_estimate, device)
+        if amount > limit.most:
+            raise InfeasibleError(head_takes(limit, amount))
     try:
-        least = network.program(layers.spec(0, {})).memory
+        least = head.memory
     except InfeasibleError as error:  # the linker found too little room
         raise InfeasibleError(
             f"training the head ({layers.head.path}) alone is too much: {error}"
@@ -371,7 +378,7 @@ def _limits(network: Network, layers: Layers) -> Limits:
 
 
 def choose(
-    model: MemoryModel,
+    model: ResourceModel,
     contributions: Contributions,
     limits: Limits,
     front: int = FRONT_POINTS,
@@ -392,7 +399,7 @@ def choose(
 
 
 def written_by_hand(
-    model: MemoryModel, contributions: Contributions, limits: Limits
+    model: ResourceModel, contributions: Contributions, limits: Limits
 ) -> tuple[Point, ...]:
     """The biases of as many of the last layers, and as many of the last layers whole, as fit."""
     head = Scheme(0)
@@ -402,7 +409,9 @@ def written_by_hand(
         low, high = 0, len(model.layers.paths)
         while low < high:
             middle = (low + high + 1) // 2
-            if model.static_bytes(make(model, middle)) + beside <= limits.sram_bytes:
+            scheme = make(model, middle)
+            needed = model.static_bytes(scheme) + beside
+            if needed <= limits.sram_bytes and step_fits(scheme, model, limits):
                 low = middle
             else:
                 high = middle - 1
@@ -416,6 +425,8 @@ def written_by_hand(
                     gain=scheme.gain(contributions),
                     sram_bytes=measured.sram_bytes,
                     flash_bytes=measured.flash_bytes,
+                    step_seconds=model.step(scheme).seconds,
+                    step_joules=model.step(scheme).joules,
                     kind=kind,
                 )
             )
@@ -437,6 +448,8 @@ def _point(selection: Selection) -> Point:
         gain=selection.gain,
         sram_bytes=selection.sram_bytes,
         flash_bytes=selection.flash_bytes,
+        step_seconds=selection.step.seconds,
+        step_joules=selection.step.joules,
         gap=0.0 if selection.proven else selection.gap,
     )
 

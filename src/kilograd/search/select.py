@@ -3,38 +3,36 @@
     select(contributions, model, Limits(sram_bytes=192 * 1024)) -> Selection
 
 An integer program chooses k, the depth of the biases, and a ratio for each layer. Its rows are
-lower bounds of arena and state that hold for any order and allocation (`kilograd.search.rows`), so
-its optimum is an upper bound of the gain. The compiler then plans that scheme. If it fits, it is
-optimal. If not, the scheme and those that train all of it and more are cut off, and the program is
-solved again. The stack and other static data are known after linking only; `reserve_bytes` are kept
-for them, and the answer is linked and checked.
+lower bounds of arena and state that hold for any order and allocation (`kilograd.search.rows`), and
+of what a training step takes (`kilograd.search.costs`), so its optimum is an upper bound of the
+gain. The compiler then plans that scheme. If it fits, it is optimal. If not, the scheme and those
+that train all of it and more are cut off, and the program is solved again. The stack and other
+static data are known after linking only; `reserve_bytes` are kept for them, and the answer is
+linked and checked.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from kilograd.errors import InfeasibleError, InputError
-from kilograd.planning.remat.highs import minimise
-from kilograd.planning.remat.linear import FloatArray, LinearModel
-from kilograd.search.memory import MemoryModel
-from kilograd.search.rows import Option, Row
+from kilograd.planning.costs import Estimate
+from kilograd.planning.step_limits import StepLimit
+from kilograd.search.integer import SLACK, TOLERANCE, Answer, SchemeProgram
+from kilograd.search.resources import ResourceModel
+from kilograd.search.rows import Row
 from kilograd.search.scheme import Scheme
 from kilograd.search.table import Contributions
 
-TOLERANCE = 1e-7
-"""Gains closer than this are the same."""
 _REPAIRS = 1
 
 
 @dataclass(frozen=True)
 class CostLimit:
-    """A limit on what a scheme costs: `row` adds it up by option, in `unit` (seconds, joules)."""
+    """A limit on what a scheme costs besides: `row` adds it up by option, in `unit`."""
 
     row: Row
     most: float
@@ -43,11 +41,14 @@ class CostLimit:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a scheme may need: all of the SRAM, the flash, and costs of a training step."""
+    """What a scheme may need: all of the SRAM, the flash, time and energy of a training step of the
+    planned program, and other costs.
+    """
 
     sram_bytes: int
     flash_bytes: int | None = None
     costs: tuple[CostLimit, ...] = ()
+    step: tuple[StepLimit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ class Selection:
     """A scheme that fits, and how good it is.
 
     `gain` is the sum of its contributions; no scheme that fits has more than `bound`, and `proven`
-    says that they are the same. `bound` may rest on `assumptions`, which held for every program
-    that was planned, a line each; `sure_bound` rests on none. `static_bytes`: arena and state.
-    `sram_bytes` and `flash_bytes` are of the linked program, None where it was not linked.
-    `reserve_bytes`: what was kept for stack and other data; the proof is for programs that need as
-    much of it. `compiles`: programs that were planned for it; `refuted`: those of them whose true
-    need was above their bound and the limit.
+    says that they are the same. `bound` may rest on `assumptions`, a line each, which held for
+    every program that was planned and fits the SRAM; `sure_bound` rests on none. `static_bytes`:
+    arena and state. `step`: what a training step takes. `sram_bytes` and `flash_bytes` are of the
+    linked program, None where it was not linked. `reserve_bytes`: what was kept for stack and other
+    data; the proof is for programs that need as much of it. `compiles`: programs that were planned
+    for it; `refuted`: those of them whose true need was above their bound and the limit.
     """
 
     scheme: Scheme
@@ -69,6 +70,7 @@ class Selection:
     sure_bound: float
     budget_bytes: int
     static_bytes: int
+    step: Estimate
     sram_bytes: int | None
     flash_bytes: int | None
     reserve_bytes: int
@@ -90,7 +92,7 @@ class Selection:
 
 def select(
     contributions: Contributions,
-    model: MemoryModel,
+    model: ResourceModel,
     limits: Limits,
     *,
     seconds: float = 60.0,
@@ -110,7 +112,8 @@ def select(
 
     Raises:
         InfeasibleError: even training the head alone does not fit; says what it needs.
-        InputError: the contributions are of other layers or ratios.
+        InputError: the contributions are of other layers or ratios, or the device has no estimate
+            of what is limited.
     """
     start = time.perf_counter()
     _check(contributions, model)
@@ -142,6 +145,7 @@ def select(
         sure_bound=search.sure_bound,
         budget_bytes=limits.sram_bytes,
         static_bytes=model.static_bytes(best),
+        step=model.step(best),
         sram_bytes=measured.sram_bytes if link else None,
         flash_bytes=measured.flash_bytes if link else None,
         reserve_bytes=search.reserve_bytes,
@@ -154,7 +158,7 @@ def select(
 
 def front(
     contributions: Contributions,
-    model: MemoryModel,
+    model: ResourceModel,
     budgets: Iterable[int],
     *,
     seconds: float = 60.0,
@@ -182,8 +186,26 @@ def front(
     return tuple(reversed(found))
 
 
+def step_fits(scheme: Scheme, model: ResourceModel, limits: Limits) -> bool:
+    """Whether a training step of the scheme's planned program is within the limits.
+
+    Raises InputError where the device has no estimate of what is limited.
+    """
+    device = model.compiler.device
+    return all(limit.known(model.step(scheme), device) <= limit.most for limit in limits.step)
+
+
 def _too_much(needed: int, most: int | None) -> bool:
     return most is not None and needed > most
+
+
+def head_takes(limit: StepLimit, amount: float) -> str:
+    """That the head alone takes more of a step than the limit."""
+    return (
+        f"training the head alone takes {limit.told(amount)} a step by estimate, more than the "
+        f"{limit.told(limit.most)} of the budget ({limit.option}), so there is no scheme to search "
+        f"for.\nWhat helps: a smaller input, a narrower network, or {limit.remedy}."
+    )
 
 
 def _flash(needed: int, most: int | None) -> str:
@@ -193,7 +215,7 @@ def _flash(needed: int, most: int | None) -> str:
     )
 
 
-def _check(contributions: Contributions, model: MemoryModel) -> None:
+def _check(contributions: Contributions, model: ResourceModel) -> None:
     paths = model.layers.paths
     if contributions.layers != paths:
         missing = [path for path in paths if path not in contributions.layers]
@@ -206,7 +228,7 @@ def _check(contributions: Contributions, model: MemoryModel) -> None:
     unknown = sorted({ratio for _, ratio in contributions.weights} - set(model.ratios))
     if unknown:
         raise InputError(
-            f"the contributions have the ratios {', '.join(map(str, unknown))}, which the memory "
+            f"the contributions have the ratios {', '.join(map(str, unknown))}, which the "
             f"model has not; it has {', '.join(map(str, model.ratios))}"
         )
 
@@ -217,7 +239,7 @@ class _Search:
     def __init__(
         self,
         contributions: Contributions,
-        model: MemoryModel,
+        model: ResourceModel,
         limits: Limits,
         reserve_bytes: int,
         deadline: float,
@@ -233,11 +255,15 @@ class _Search:
 
     def fits(self, scheme: Scheme) -> bool:
         """Whether the scheme's planned program is within the limits."""
-        return self._cheap(scheme) and self._model.static_bytes(scheme) <= self._most_bytes
+        return (
+            self._cheap(scheme)
+            and self._model.static_bytes(scheme) <= self._most_bytes
+            and step_fits(scheme, self._model, self._limits)
+        )
 
     def _cheap(self, scheme: Scheme) -> bool:
         costs = ((limit.row.value(scheme), limit.most) for limit in self._limits.costs)
-        return all(cost is None or cost <= most for cost, most in costs)
+        return all(cost is None or cost <= most * (1 + SLACK) for cost, most in costs)
 
     def require(self, head: Scheme) -> None:
         """Raise InfeasibleError where training the head alone is too much."""
@@ -257,6 +283,10 @@ class _Search:
                     f"{limit.most:.3g} of the budget.\nWhat helps: a smaller input, a narrower "
                     "network, or a faster device."
                 )
+        for step in self._limits.step:
+            amount = step.known(self._model.step(head), self._model.compiler.device)
+            if amount > step.most:
+                raise InfeasibleError(head_takes(step, amount))
 
     def run(self) -> tuple[Scheme, float]:
         """The best scheme that fits and is not banned, and an upper bound of the gain."""
@@ -277,7 +307,8 @@ class _Search:
                 break
             if not self.fits(answer.scheme):
                 self.refuted += 1
-                self._model.learn(answer.scheme)
+                if self._model.static_bytes(answer.scheme) > self._most_bytes:
+                    self._model.learn(answer.scheme)
                 assume = True
                 best = max([best, *filter(self.fits, self._repairs(answer.scheme))], key=self._gain)
         self.sure_bound = max(self.sure_bound, self._gain(best))
@@ -298,17 +329,45 @@ class _Search:
                 if smaller < ratio
             ]
         most = self._most_bytes
-        fitting = [s for s in result if self._model.rows.least_bytes(s) <= most and self._cheap(s)]
+        fitting = [
+            s
+            for s in result
+            if self._model.rows.least_bytes(s) <= most and self._cheap(s) and self._quick(s)
+        ]
         return sorted(fitting, key=self._gain, reverse=True)[:_REPAIRS]
 
-    def _solve(self, best: Scheme, seconds: float, assume: bool) -> _Answer:
+    def _quick(self, scheme: Scheme) -> bool:
+        """Whether a step is within its limits as far as one can tell without planning it."""
+        return all(
+            (self._model.costs(limit.quantity).expected.value(scheme) or 0.0) <= limit.most
+            for limit in self._limits.step
+        )
+
+    def _step_rows(self, assume: bool) -> list[tuple[Row, StepLimit]]:
+        """The rows of what a step takes, with those that hold for every planned program where one
+        may assume them.
+        """
+        rows = []
+        for limit in self._limits.step:
+            costs = self._model.costs(limit.quantity)
+            rows.append((costs.least, limit))
+            if assume and costs.expected.unless:
+                row = self._model.expected(limit.quantity, self._most_bytes)
+                rows.append((row, limit))
+        return rows
+
+    def _solve(self, best: Scheme, seconds: float, assume: bool) -> Answer:
         """The integer program, with what the planned programs taught where one may assume it."""
         rows, assumptions = self._model.rows, list[str]()
-        program = _Program(self._gains, self._model)
+        program = SchemeProgram(self._gains, self._model)
         for row in (*rows.arena, None):
             program.at_most(row, self._most_bytes)
-        for limit in self._limits.costs:
-            program.at_most_cost(limit.row, limit.most)
+        for cost in self._limits.costs:
+            program.at_most_cost(cost.row, cost.most)
+        steps = self._step_rows(assume)
+        for row, limit in steps:
+            program.at_most_cost(row, limit.most)
+        assumptions += [row.name for row, _ in steps if row.unless]
         for scheme in self.banned:
             program.cut_off(scheme, with_larger=False)
         learned = self._model.learned if assume else ()
@@ -318,148 +377,13 @@ class _Search:
         for scheme in self._model.planned if assume else ():
             arena = max((row.value(scheme) or 0 for row in learned), default=0)
             least = max(rows.least_bytes(scheme), rows.state_bytes(scheme) + arena)
-            if least <= self._most_bytes < self._model.static_bytes(scheme):
+            told = all(
+                (row.value(scheme) or 0.0) <= limit.most * (1 + 2 * SLACK) for row, limit in steps
+            )
+            too_large = least <= self._most_bytes < self._model.static_bytes(scheme)
+            too_slow = told and not step_fits(scheme, self._model, self._limits)
+            if too_large or too_slow:
                 program.cut_off(scheme, with_larger=True)
                 assumptions.append(f"what trains all of it, or more, does not fit either: {scheme}")
         self.assumptions = tuple(assumptions)
         return program.solve(seconds, best)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    scheme: Scheme | None
-    bound: float
-
-
-class _Program:
-    """The integer program: a binary for each depth of the biases, and for each option."""
-
-    def __init__(self, contributions: Contributions, model: MemoryModel) -> None:
-        self._linear = LinearModel()
-        self._paths = model.layers.paths
-        self._state = model.rows.state
-        self._depths = [
-            self._linear.binary(-contributions.bias_gain(k)) for k in range(len(self._paths) + 1)
-        ]
-        self._options: dict[Option, int] = {
-            (path, ratio): self._linear.binary(-contributions.weights[path, ratio].mean)
-            for path in self._paths
-            for ratio in contributions.ratios(path)
-        }
-        self._shared: dict[frozenset[Option], int] = {}
-        self._linear.row(dict.fromkeys(self._depths, 1.0), 1.0, 1.0)
-        for path in self._paths:
-            columns = dict.fromkeys(self._of(path), 1.0)
-            deep = {self._depths[k]: -1.0 for k in range(self._k_of(path), len(self._depths))}
-            if columns:
-                self._linear.row(columns | deep, upper=0.0)
-
-    def _of(self, path: str) -> list[int]:
-        return [column for (layer, _), column in self._options.items() if layer == path]
-
-    def _k_of(self, path: str) -> int:
-        return len(self._paths) - self._paths.index(path)
-
-    def at_most(self, row: Row | None, most: float) -> None:
-        """A row of the arena, or None for nothing, and the state are at most so much."""
-        rows = [self._state] if row is None else [self._state, row]
-        sizes: dict[Option, float] = {
-            option: sum(r.options.get(option, 0) for r in rows) for option in self._options
-        }
-        self._add(rows, sizes, row.shared if row else {}, most)
-
-    def at_most_cost(self, row: Row, most: float) -> None:
-        """A row of costs is at most so much."""
-        sizes = {option: row.options.get(option, 0) for option in self._options}
-        self._add([row], sizes, row.shared, most)
-
-    def _add(
-        self,
-        rows: Sequence[Row],
-        sizes: Mapping[Option, float],
-        shared: Mapping[frozenset[Option], float],
-        most: float,
-    ) -> None:
-        coefficients = {
-            self._options[option]: float(size) for option, size in sizes.items() if size
-        }
-        for any_of, size in shared.items():
-            known = any_of & self._options.keys()
-            if known:
-                coefficients[self._any(frozenset(known))] = float(size)
-        binding = False
-        for k, (column, room) in enumerate(
-            zip(self._depths, self._largest(sizes, shared.values()), strict=True)
-        ):
-            bases = [row.base[k] for row in rows]
-            if any(base is None for base in bases):
-                coefficients[column] = most - room  # with this depth the row does not hold
-                continue
-            base = float(sum(base or 0 for base in bases))
-            binding = binding or base + room > most
-            coefficients[column] = base
-        if binding:
-            self._linear.row(coefficients, upper=most)
-
-    def _largest(self, sizes: Mapping[Option, float], shared: Iterable[float]) -> list[float]:
-        """The most that the options of the last k layers can add, for each k."""
-        best = dict.fromkeys(self._paths, 0.0)
-        for (layer, _), size in sizes.items():
-            best[layer] = max(best[layer], size)
-        result = [float(sum(shared))]
-        for path in reversed(self._paths):
-            result.append(result[-1] + best[path])
-        return result
-
-    def _any(self, options: frozenset[Option]) -> int:
-        """A column that is 1 where any of the options is chosen."""
-        if options not in self._shared:
-            column = self._shared[options] = self._linear.continuous()
-            for option in options:
-                self._linear.row({self._options[option]: 1.0, column: -1.0}, upper=0.0)
-        return self._shared[options]
-
-    def cut_off(self, scheme: Scheme, *, with_larger: bool) -> None:
-        """Exclude a scheme, and with it those that train as much of each layer, or more."""
-        weights = dict(scheme.weights)
-        coefficients: dict[int, float] = {}
-        needed = 1
-        last = len(self._depths) if with_larger else scheme.biases + 1
-        coefficients |= dict.fromkeys(self._depths[scheme.biases : last], 1.0)
-        for (layer, ratio), column in self._options.items():
-            if ratio == weights.get(layer) or (with_larger and ratio > weights.get(layer, 1)):
-                coefficients[column] = 1.0
-            elif layer not in weights and not with_larger:
-                coefficients[column] = -1.0
-        needed += len(weights)
-        self._linear.row(coefficients, upper=needed - 1.0)
-
-    def solve(self, seconds: float, best: Scheme) -> _Answer:
-        """The scheme of the largest gain, and a bound; no scheme where the time was too short."""
-        answer = minimise(
-            self._linear,
-            seconds=max(seconds, 0.0),
-            absolute_gap=TOLERANCE / 2,
-            hint=self._point(best),
-        )
-        bound = -answer.bound if math.isfinite(answer.bound) else math.inf
-        if answer.status == "infeasible":
-            return _Answer(None, -math.inf)
-        if answer.values is None:
-            return _Answer(None, bound)
-        (biases,) = (k for k, column in enumerate(self._depths) if answer.values[column] > 0.5)
-        chosen = {
-            layer: ratio
-            for (layer, ratio), column in self._options.items()
-            if answer.values[column] > 0.5
-        }
-        return _Answer(Scheme.of(biases, chosen), bound)
-
-    def _point(self, scheme: Scheme) -> FloatArray:
-        point = np.zeros(len(self._linear.cost))
-        point[self._depths[scheme.biases]] = 1.0
-        for option in scheme.weights:
-            point[self._options[option]] = 1.0
-        for options, column in self._shared.items():
-            point[column] = float(any(option in scheme.weights for option in options))
-        return point

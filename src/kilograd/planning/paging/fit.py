@@ -69,7 +69,8 @@ class Planned:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What a function has to fit: `costs` of the graph's nodes, `seconds` a step may take.
+    """What a function has to fit: `costs` of the graph's nodes, `seconds` and `joules` that a step
+    may take.
 
     With `atomic`, a step that the storage fails leaves everything as before.
     """
@@ -78,6 +79,7 @@ class Request:
     costs: Sequence[Cost]
     atomic: bool = True
     seconds: float | None = None
+    joules: float | None = None
 
 
 Room = Callable[[frozenset[Value]], int]
@@ -87,13 +89,18 @@ Seeds = Mapping[frozenset[Value], Sequence[Sequence[Event]]]
 """Plans to start from, one for each function, by what lies in storage."""
 
 
-class TooSlowError(NoPlanError):
-    """The function takes `seconds` where everything runs once, which is too long already."""
+class TooCostlyError(NoPlanError):
+    """The function takes `cost` where everything runs once, which is too much already."""
 
-    def __init__(self, seconds: float) -> None:
-        """The time of the function as it stands."""
-        super().__init__(f"the step takes {seconds:.3g} s where everything runs once", 0, None)
-        self.seconds = seconds
+    def __init__(self, cost: Cost) -> None:
+        """Time and energy of the function as it stands."""
+        super().__init__(
+            f"the step takes {cost.seconds:.3g} s and {cost.joules:.3g} J where everything runs "
+            "once",
+            0,
+            None,
+        )
+        self.cost = cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +159,7 @@ def leanest(
     """The plans of the smallest arena beside what does not lie in storage; `known` ones, of another
     mover, where none are leaner.
 
-    Raises NoPlanError where time alone forbids every plan.
+    Raises NoPlanError where time or energy alone forbids every plan.
     """
     mover = mover if settings.page else None
     rows: list[tuple[int, int, frozenset[Value], list[tuple[Step, Problem]]]] = []
@@ -170,7 +177,7 @@ def leanest(
             break
         try:
             found = _leanest(requests, posed, mover, settings)
-        except TooSlowError as error:
+        except TooCostlyError as error:
             failure = failure or error
             continue
         except NoPlanError as error:
@@ -212,7 +219,7 @@ def _leanest(
     """The smallest arena that was found for one choice of what lies in storage, and its plans."""
     arena, seeds = 0, []
     for request, (step, problem) in zip(requests, posed, strict=True):
-        solution = _solve(problem, None, request.seconds, settings, objective="peak")
+        solution = _solve(problem, None, request, settings, objective="peak")
         graph, _ = apply(step, solution.events, _block_bytes(mover))
         arena = max(arena, allocate((graph,))[0].arena_bytes)
         seeds.append(solution.events)
@@ -235,7 +242,7 @@ def plan(
     target, failure = ram_bytes, None
     for _ in range(_ROUNDS):
         try:
-            solution = _solve(problem, target, request.seconds, settings, seed=seed)
+            solution = _solve(problem, target, request, settings, seed=seed)
         except NoPlanError as error:
             failure = error
             break
@@ -269,7 +276,7 @@ def _as_seeded(
 ) -> Planned | None:
     """The plan of the seed where its arena fits; tensors of other plans lie less densely."""
     # Tasks count all that they may need at once, of which the arena may need less.
-    found = replay(problem, seed, Limits(None, request.seconds)) if seed else None
+    found = replay(problem, seed, Limits(None, request.seconds, request.joules)) if seed else None
     if found is None or found.broken:
         return None
     graph, trace = apply(step, seed, _block_bytes(mover))
@@ -284,7 +291,7 @@ def _as_seeded(
         found.seconds,
         found.peak_bytes,
         min(plain, value),
-        Limits(max(ram_bytes, found.peak_bytes), request.seconds),
+        Limits(max(ram_bytes, found.peak_bytes), request.seconds, request.joules),
         settings.objective,
         "seed",
     )
@@ -326,19 +333,24 @@ def pose(
 def _solve(
     problem: Problem,
     ram_bytes: int | None,
-    seconds: float | None,
+    request: Request,
     settings: Planning,
     *,
     objective: Objective | None = None,
     seed: Sequence[Event] = (),
 ) -> Solution:
-    plain = problem.plain_seconds
-    if seconds is not None and seconds < plain:
-        raise TooSlowError(plain)
+    plain = Cost(problem.plain_seconds, problem.plain_joules)
+    pairs = ((request.seconds, plain.seconds), (request.joules, plain.joules))
+    if any(most is not None and most < least for most, least in pairs):
+        raise TooCostlyError(plain)
+    deadline, energy = (
+        most / least if most is not None and least else None for most, least in pairs
+    )
     return solve(
         problem,
         ram_bytes=ram_bytes,
-        deadline=seconds / plain if seconds is not None and plain else None,
+        deadline=deadline,
+        energy=energy,
         time_limit=settings.time_limit,
         gap=0.0 if objective == "peak" else settings.gap,
         recompute=settings.recompute,

@@ -8,10 +8,14 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Protocol
 
+from kilograd.devices import Device
 from kilograd.ir import Graph
 from kilograd.options import SGD
+from kilograd.planning.costs import Estimate, node_estimates
 from kilograd.planning.necessary import Alive
 from kilograd.planning.schedule import Schedule
+from kilograd.planning.step_limits import Quantity, StepLimit
+from kilograd.search.costs import CostForms, CostRows
 from kilograd.search.layers import Layers, layers_of
 from kilograd.search.rows import Row, Rows, derive
 from kilograd.search.scheme import Scheme
@@ -56,6 +60,10 @@ class Planned(Protocol):
     def memory(self) -> Measured:
         """Links the program."""
 
+    @property
+    def step_estimate(self) -> Estimate:
+        """What a training step takes."""
+
 
 class Compiler(Protocol):
     """A network that waits for what to train: `kilograd.compiler.Prepared`."""
@@ -68,16 +76,33 @@ class Compiler(Protocol):
     def optimizer(self) -> SGD:
         """The optimiser."""
 
-    def training_graph(self, update: Spec) -> Graph:
-        """The training step, before it is ordered."""
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+
+    def training_graph(self, update: Spec, *, packed: bool = True) -> Graph:
+        """The training step, before it is ordered, its masks as bits or not."""
 
     def program(self, update: Spec) -> Planned:
         """The planned program."""
 
 
 @dataclass(frozen=True)
-class MemoryModel:
-    """The memory of a network's schemes at `ratios` of their weights. What was compiled is kept."""
+class Needs:
+    """What a planned program needs before it is linked: arena and state, and what a training step
+    takes. `peak_layer` is the layer of the node while which runs most is alive.
+    """
+
+    static_bytes: int
+    step: Estimate
+    peak_layer: str
+
+
+@dataclass(frozen=True)
+class ResourceModel:
+    """The memory of a network's schemes at `ratios` of their weights, and time and energy of their
+    training steps. What was compiled is kept.
+    """
 
     compiler: Compiler
     ratios: Sequence[Fraction] = RATIOS
@@ -102,11 +127,51 @@ class MemoryModel:
         return replace(rows, arena=(*rows.arena, least))
 
     @cached_property
-    def _static(self) -> dict[Scheme, int]:
+    def _costs(self) -> dict[Quantity, CostRows]:
         return {}
 
+    def costs(self, quantity: Quantity) -> CostRows:
+        """Lower bounds of what a training step takes. Raises InputError where the device has no
+        estimate of it.
+        """
+        if quantity not in self._costs:
+            limit, device = StepLimit(quantity, 0.0), self.compiler.device
+            # Instructions are whole numbers; rates of work are not rounded.
+            one = Estimate(1, device.seconds(1), device.joules(1))
+
+            def amounts(graph: Graph) -> list[float]:
+                return [limit.known(each, device) for each in node_estimates(graph, device)]
+
+            rounding = 0.0 if device.is_host else limit.known(one, device)
+            self._costs[quantity] = self._cost_forms.rows(f"step {quantity}", amounts, rounding)
+        return self._costs[quantity]
+
     @cached_property
-    def _peaks(self) -> dict[Scheme, str]:
+    def _cost_forms(self) -> CostForms:
+        return CostForms.of(
+            self.layers,
+            self.ratios,
+            lambda scheme, packed: self.compiler.training_graph(
+                scheme.spec(self.layers), packed=packed
+            ),
+            atomic=self.compiler.optimizer.atomic,
+        )
+
+    def expected(self, quantity: Quantity, most_bytes: int) -> Row:
+        """What a training step takes in the usual form, less by as much as any planned program with
+        at most `most_bytes` of arena and state has taken less: not proven to hold for others.
+        """
+        row = self.costs(quantity).expected
+        less = 0.0
+        for scheme, needs in self._needs.items():
+            taken = StepLimit(quantity, 0.0).of(needs.step)
+            if taken is not None and needs.static_bytes <= most_bytes:
+                less = max(less, (row.value(scheme) or 0.0) - taken)
+        base = tuple(size and size - less for size in row.base)
+        return replace(row, name=f"{row.name}, or {less:.2g} less", base=base) if less else row
+
+    @cached_property
+    def _needs(self) -> dict[Scheme, Needs]:
         return {}
 
     @cached_property
@@ -126,7 +191,7 @@ class MemoryModel:
         A learned row that a program refutes is forgotten.
         """
         arena = self.static_bytes(scheme) - self.rows.state_bytes(scheme)
-        layer, weights = self._peaks[scheme], dict(scheme.weights)
+        layer, weights = self.needs(scheme).peak_layer, dict(scheme.weights)
         held = [
             (value, i)
             for i, row in enumerate(self.rows.arena)
@@ -149,8 +214,8 @@ class MemoryModel:
             row
             for row in self._learned
             if all(
-                (row.value(scheme) or 0) <= static - self.rows.state_bytes(scheme)
-                for scheme, static in self._static.items()
+                (row.value(scheme) or 0) <= needs.static_bytes - self.rows.state_bytes(scheme)
+                for scheme, needs in self._needs.items()
             )
         ]
 
@@ -161,23 +226,32 @@ class MemoryModel:
     @property
     def planned(self) -> tuple[Scheme, ...]:
         """The schemes whose programs have been planned."""
-        return tuple(self._static)
+        return tuple(self._needs)
 
     @property
     def compiles(self) -> int:
         """How many programs have been planned."""
-        return len(self._static)
+        return len(self._needs)
 
     def static_bytes(self, scheme: Scheme) -> int:
         """Arena and state of the scheme's program, planned but not linked."""
-        if scheme not in self._static:
+        return self.needs(scheme).static_bytes
+
+    def step(self, scheme: Scheme) -> Estimate:
+        """What a training step of the scheme's program takes."""
+        return self.needs(scheme).step
+
+    def needs(self, scheme: Scheme) -> Needs:
+        """What the scheme's planned program needs."""
+        if scheme not in self._needs:
             program = self.compiler.program(scheme.spec(self.layers))
             state = Alive.aligned(program.train.graph.state)
-            self._static[scheme] = program.arena_bytes + state
-            self._peaks[scheme] = _peak_layer(program.train)
+            self._needs[scheme] = Needs(
+                program.arena_bytes + state, program.step_estimate, _peak_layer(program.train)
+            )
             if self._learned:
                 self._forget()
-        return self._static[scheme]
+        return self._needs[scheme]
 
     def linked(self, scheme: Scheme) -> Measured:
         """The figures of the scheme's linked program, which takes seconds."""
