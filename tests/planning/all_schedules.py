@@ -88,7 +88,9 @@ def moves(
         for gone in (0, *(1 << u for u in over)):
             after = ram & ~gone | bit
             if used(problem, after) + node.scratch_bytes <= full:
-                yield node.joules, node.seconds, (max(following, v + 1), after, stored)
+                free = v == following and node.with_previous
+                joules, seconds = (0.0, 0.0) if free else (node.joules, node.seconds)
+                yield joules, seconds, (max(following, v + 1), after, stored)
 
 
 def least_peak(
@@ -140,6 +142,7 @@ def _node(
         if inputs and integer(0, 2) == 0:
             size = before[inputs[0]].bytes
             more["in_place"] = tuple(u for u in inputs if before[u].bytes == size)
+        more["with_previous"] = len(before) > 0 and integer(0, 6) == 0
         more["scratch_bytes"] = integer(1, 3) if integer(0, 3) == 0 else 0
     if rules:
         more["pageable"] = integer(0, 4) != 0

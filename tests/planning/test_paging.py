@@ -105,6 +105,14 @@ def test_plain_peak_is_that_of_the_lifetimes(case: Case):
     assert real <= problem.plain_peak_bytes <= 1.1 * real
 
 
+def test_a_plain_problem_costs_what_its_nodes_do(case: Case):
+    """An operator with several outputs, such as a pool with its mask, counts once."""
+    request = request_of(case)
+    _, problem = pose(request, frozenset(), None)
+    assert problem.plain_joules == pytest.approx(sum(cost.joules for cost in request.costs))
+    assert problem.plain_seconds == pytest.approx(sum(cost.seconds for cost in request.costs))
+
+
 @pytest.mark.parametrize("memory", ["sram", "storage", "weights in storage"])
 def test_planned_steps_mean_the_same(case: Case, memory: str):
     request = request_of(case)

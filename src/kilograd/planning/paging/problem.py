@@ -67,6 +67,7 @@ class _Writer:
             page_out_joules=page_out.joules,
             scratch_bytes=self.scratch(task),
             given=task.kind is Kind.GIVEN,
+            with_previous=task.kind is Kind.PART,
             recomputable=again and not written and size > 0,
             loads=task.kind is Kind.LOAD,
             pageable=pageable and not resident,

@@ -102,9 +102,8 @@ class GapModel:
     @property
     def _plain_seconds(self) -> float:
         """With DMA, the time of the processor alone: a bound that overlapping pages can reach."""
-        nodes = self.problem.nodes
         if self.overlap:
-            return math.fsum(n.seconds for n in nodes if not n.given)
+            return math.fsum(n.first_seconds for n in self.problem.nodes)
         return self.problem.plain_seconds
 
     def _cost(self, seconds: float, joules: float, *, paging: bool = False) -> float:

@@ -29,6 +29,8 @@ class Node:
 
     given: the tensor is in RAM when the step begins and the node never runs (network inputs). Given
         nodes come before all others.
+    with_previous: the first run is part of that of the node before, and costs nothing: another
+        output of one operator.
     recomputable: the node may run again. False where a second run would do something else: it
         changes state, or draws random numbers that cannot be replayed.
     loads: a run is a read from storage, where the tensor always is: it may run again where plans
@@ -54,6 +56,7 @@ class Node:
     page_out_joules: float = 0.0
     scratch_bytes: int = 0
     given: bool = False
+    with_previous: bool = False
     recomputable: bool = True
     loads: bool = False
     pageable: bool = True
@@ -62,6 +65,16 @@ class Node:
     in_place: tuple[int, ...] = ()
     reads_state: tuple[str, ...] = ()
     writes_state: tuple[str, ...] = ()
+
+    @property
+    def first_joules(self) -> float:
+        """Energy of the first run."""
+        return 0.0 if self.given or self.with_previous else self.joules
+
+    @property
+    def first_seconds(self) -> float:
+        """Time of the first run."""
+        return 0.0 if self.given or self.with_previous else self.seconds
 
 
 @dataclass(frozen=True)
@@ -158,14 +171,14 @@ class Problem:
     @cached_property
     def plain_joules(self) -> float:
         """Energy of a step in which every node runs once and nothing is paged but what is saved."""
-        return math.fsum(n.joules for n in self.nodes if not n.given) + math.fsum(
+        return math.fsum(n.first_joules for n in self.nodes) + math.fsum(
             n.page_out_joules for n in self.nodes if n.saved
         )
 
     @cached_property
     def plain_seconds(self) -> float:
         """Time of that step, without overlap."""
-        return math.fsum(n.seconds for n in self.nodes if not n.given) + math.fsum(
+        return math.fsum(n.first_seconds for n in self.nodes) + math.fsum(
             n.page_out_seconds for n in self.nodes if n.saved
         )
 

@@ -160,7 +160,9 @@ class _Searcher:
             state = (max(following, v + 1), after, stored)
             used = self.used(after) + node.scratch_bytes
             event = Event("compute", v, gone)
-            for ran in self.step(label, state, node.joules, node.seconds, used, event):
+            joules = node.first_joules if first else node.joules
+            seconds = node.first_seconds if first else node.seconds
+            for ran in self.step(label, state, joules, seconds, used, event):
                 if not first or not node.saved:
                     yield ran
                 if first:

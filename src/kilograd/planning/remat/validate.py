@@ -120,6 +120,7 @@ class _Machine:
         if node.given:
             self.breaks("given", f"{self.name(v)} is given and never computed")
             return
+        first = v not in self.computed_from
         self.check_turn(v)
         for u in node.inputs:
             if u not in self.ram:
@@ -131,10 +132,11 @@ class _Machine:
         self.put(v, node.scratch_bytes)
         for state in node.writes_state:
             self.versions[state] = self.versions.get(state, 0) + 1
-        self.joules.append(node.joules)
-        self.seconds.append(node.seconds)
+        seconds = node.first_seconds if first else node.seconds
+        self.joules.append(node.first_joules if first else node.joules)
+        self.seconds.append(seconds)
         self.clock = max(self.clock, *(self.arrives.get(u, 0.0) for u in (*node.inputs, v)))
-        self.clock += node.seconds
+        self.clock += seconds
 
     def check_turn(self, v: int) -> None:
         """A first computation in its turn, or a repetition that gives the same tensor."""
