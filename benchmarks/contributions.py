@@ -1,10 +1,10 @@
 """Contribution analysis: what training each bias and weight gains, and how well it can be foretold.
 
-    python benchmarks/contributions.py [--task digits|faces|speech] [--seeds N] [--quick]
+    python benchmarks/contributions.py [--task digits|faces|spoken|speech] [--seeds N] [--quick]
         [--channels]
 
-In int8, or --precision float32. `digits` and `faces`: the ImageNet MCUNet-5FPS at 48x48 as in
-transfer.py, as many samples and epochs. `speech`: the DS-CNN of speech.py on a speaker whom it
+In int8, or --precision float32. `digits`, `faces`, `spoken`: the ImageNet MCUNet-5FPS at 48x48 as
+in transfer.py, as many samples and epochs. `speech`: the DS-CNN of speech.py on a speaker whom it
 does not know: 50 samples, 5 epochs. Each seed sets aside a third of the samples that are not for
 testing and judges by at most 400 of these. Of the rates 0.003 and 0.01 the one is taken at which
 the head alone and the head with all biases do best.
@@ -84,7 +84,7 @@ def mcunet(task: transfer.Task, precision: str) -> tuple[Any, Any, dict[str, Any
 
 
 def pictures(name: str, precision: str) -> Case:
-    """MCUNet on handwritten digits or on faces; the samples for testing are not looked at."""
+    """MCUNet on a task of transfer.py, whose samples for testing are not looked at."""
     task = transfer.TASKS[name](48)
     model, example, options = mcunet(task, precision)
     labelled = make_task(
@@ -126,6 +126,7 @@ def case(network: Prepared, task: Task, epochs: int) -> Case:
 CASES: dict[str, Callable[[str], Case]] = {
     "digits": partial(pictures, "digits"),
     "faces": partial(pictures, "faces"),
+    "spoken": partial(pictures, "spoken"),
     "speech": speaker,
 }
 

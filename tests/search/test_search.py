@@ -15,7 +15,7 @@ from kilograd.cli import app
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.search.layers import layers_of
-from kilograd.search.search import best_rate, with_ratios
+from kilograd.search.search import as_good, best_rate, with_ratios
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import make_task
 from kilograd.search.training import Training, trial
@@ -101,8 +101,18 @@ def test_the_scheme_is_the_best_of_the_front_when_trained(place, found):
             max(map(np.mean, by_rate.values())) - head.mean()
         )
     assert found.best in (*found.front, *found.by_hand)
-    assert found.best.realised.mean == max(p.realised.mean for p in (*found.front, *found.by_hand))
+    every = (*found.front, *found.by_hand)
+    reached = [head.mean() + point.realised.mean for point in every]
+    good = [every[i] for i in as_good(reached, 2 * len(task.draw(0)[1][1]))]
+    assert found.best.sram_bytes == min(point.sram_bytes for point in good)
     assert "# Trained, it gains " in found.scheme() and f"(lr {found.best.lr:g})" in found.scheme()
+
+
+def test_as_good_is_within_a_standard_error():
+    accuracies = [0.80, 0.86, 0.90, 0.885]
+    assert as_good(accuracies, 100) == [2, 3]  # 0.03 is one standard error of 0.9
+    assert as_good(accuracies, 50) == [1, 2, 3]
+    assert as_good([1.0, 0.99, 1.0], 100) == [0, 2]
 
 
 def test_the_front_rises_and_ends_at_the_scheme(found):

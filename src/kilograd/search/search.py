@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -186,8 +187,8 @@ def _selected(
 
 
 def trained(bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> Found:
-    """The same with all schemes of the front and by hand trained, and the one that gains most as
-    the best; of equal ones the smallest.
+    """The same with all schemes of the front and by hand trained, and as the best the smallest of
+    those that gain as much as any, as far as the samples can tell.
 
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
     the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
@@ -214,13 +215,24 @@ def trained(bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> F
         replace(point, realised=gain(scores - head), lr=tried[rate])
         for point, scores, rate in zip(known, schemes, best_of[1:], strict=True)
     ]
-    best = max(points, key=lambda p: p.realised.mean if p.realised else 0.0)
+    reached = [float(scores.mean()) for scores in schemes]
+    judged = seeds * len(bench.task.draw(0)[1][1])
+    best = min((points[i] for i in as_good(reached, judged)), key=lambda p: p.sram_bytes)
     return replace(
         found,
         best=best,
         front=tuple(point for point in points if point.kind == "found"),
         by_hand=tuple(point for point in points if point.kind != "found"),
     )
+
+
+def as_good(accuracies: Sequence[float], judged: int) -> list[int]:
+    """The places of those within one standard error of the highest, which is a share of `judged`
+    samples: the rule of Breiman et al., "Classification and Regression Trees" (1984).
+    """
+    most = max(accuracies)
+    error = math.sqrt(max(most * (1 - most), 0.0) / judged)
+    return [i for i, accuracy in enumerate(accuracies) if accuracy >= most - error - 1e-9]
 
 
 def contribute(

@@ -310,7 +310,8 @@ class _Search:
                 if self._model.static_bytes(answer.scheme) > self._most_bytes:
                     self._model.learn(answer.scheme)
                 assume = True
-                best = max([best, *filter(self.fits, self._repairs(answer.scheme))], key=self._gain)
+                others = [*self._repairs(answer.scheme), *self._smaller(answer.scheme, best)]
+                best = max([best, *filter(self.fits, others)], key=self._gain)
         self.sure_bound = max(self.sure_bound, self._gain(best))
         return best, max(bound, self._gain(best))
 
@@ -336,6 +337,17 @@ class _Search:
         ]
         return sorted(fitting, key=self._gain, reverse=True)[:_REPAIRS]
 
+    def _smaller(self, scheme: Scheme, best: Scheme) -> list[Scheme]:
+        """The best scheme if every one needed as much more than its bound as this one needs more
+        than there is; none where that is no better than `best`.
+        """
+        excess = self._model.static_bytes(scheme) - self._most_bytes
+        left = self._deadline - time.perf_counter()
+        if excess <= 0 or left <= 0:
+            return []
+        found = self._solve(best, left, assume=True, spare_bytes=excess).scheme
+        return [found] if found and self._gain(found) > self._gain(best) + TOLERANCE else []
+
     def _quick(self, scheme: Scheme) -> bool:
         """Whether a step is within its limits as far as one can tell without planning it."""
         return all(
@@ -356,12 +368,14 @@ class _Search:
                 rows.append((row, limit))
         return rows
 
-    def _solve(self, best: Scheme, seconds: float, assume: bool) -> Answer:
-        """The integer program, with what the planned programs taught where one may assume it."""
+    def _solve(self, best: Scheme, seconds: float, assume: bool, spare_bytes: int = 0) -> Answer:
+        """The integer program, with what the planned programs taught where one may assume it;
+        `spare_bytes` of the SRAM are left.
+        """
         rows, assumptions = self._model.rows, list[str]()
         program = SchemeProgram(self._gains, self._model)
         for row in (*rows.arena, None):
-            program.at_most(row, self._most_bytes)
+            program.at_most(row, self._most_bytes - spare_bytes)
         for cost in self._limits.costs:
             program.at_most_cost(cost.row, cost.most)
         steps = self._step_rows(assume)
@@ -372,7 +386,7 @@ class _Search:
             program.cut_off(scheme, with_larger=False)
         learned = self._model.learned if assume else ()
         for row in learned:
-            program.at_most(row, self._most_bytes)
+            program.at_most(row, self._most_bytes - spare_bytes)
             assumptions.append(row.name)
         for scheme in self._model.planned if assume else ():
             arena = max((row.value(scheme) or 0 for row in learned), default=0)
