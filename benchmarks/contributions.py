@@ -45,11 +45,11 @@ from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import Bench, Plan, measure
 from kilograd.search.predict import bounded, channel_orders, score_layers
 from kilograd.search.scores import PREDICTORS, LayerScore
-from kilograd.search.search import best_rate
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions
 from kilograd.search.task import Task, make_task
 from kilograd.search.training import Training
+from kilograd.search.trials import best_rate
 from kilograd.transforms.reorder import ChannelMap
 from kilograd.update import Spec
 

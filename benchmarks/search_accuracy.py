@@ -58,9 +58,10 @@ from kilograd.report.drawing import svg
 from kilograd.search.points import biases_only, head_only, last_layers
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.search import as_good, with_ratios
+from kilograd.search.search import with_ratios
 from kilograd.search.select import Limits, select
 from kilograd.search.table import Contributions, Gain
+from kilograd.search.trials import as_good
 
 RATES = (0.001, 0.003, 0.01)
 JUDGED = 400

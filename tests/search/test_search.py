@@ -15,10 +15,11 @@ from kilograd.cli import app
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.search.layers import layers_of
-from kilograd.search.search import as_good, best_rate, with_ratios
+from kilograd.search.search import with_ratios
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import make_task
 from kilograd.search.training import Training, trial
+from kilograd.search.trials import as_good, best_rate
 from tests.search.networks import CLASSES, FEATURES, bench, blobs, perceptron
 
 DEVICE, SRAM = "stm32f746", "1500"

@@ -13,10 +13,10 @@ import kilograd as kg
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.planning.step_limits import StepLimit
+from kilograd.search.choice import written_by_hand
 from kilograd.search.layers import layers_of
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.search import written_by_hand
 from kilograd.search.select import Limits, select
 from tests.search.networks import blobs, perceptron
 from tests.search.test_search import run

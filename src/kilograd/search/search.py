@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
 
 from kilograd.devices import Device
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.ir import Graph
 from kilograd.options import Budget, Loss
 from kilograd.planning.step_limits import step_limits
-from kilograd.search.found import Found, Point
+from kilograd.search.choice import FRONT_POINTS, choose, written_by_hand
+from kilograd.search.found import Found
 from kilograd.search.layers import Layers, Orders, layers_of
-from kilograd.search.measure import RATIOS, Bench, Plan, gain, measure
-from kilograd.search.points import biases_only, last_layers
+from kilograd.search.measure import RATIOS, Bench, Plan, measure
 from kilograd.search.predict import (
     PREDICTOR,
     channel_orders,
@@ -28,19 +25,18 @@ from kilograd.search.predict import (
     reach_limit,
     score_layers,
 )
-from kilograd.search.resources import Compiler, Measured, ResourceModel
-from kilograd.search.scheme import Scheme
+from kilograd.search.resources import Compiler, ResourceModel
 from kilograd.search.scores import PREDICTORS
-from kilograd.search.select import CostLimit, Limits, Selection, head_takes, select, step_fits
+from kilograd.search.select import CostLimit, Limits, head_takes
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task, make_task
 from kilograd.search.training import Trainer, Training
+from kilograd.search.trials import best_rate, trained
 from kilograd.transforms.ports import Ports
 
 METHODS = ("measured", "quick", "fast")
 CHANNELS = ("best", "first")
-FRONT_POINTS = 6
 
 
 class Network(Compiler, Trainer, Protocol):
@@ -186,55 +182,6 @@ def _selected(
     )
 
 
-def trained(bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> Found:
-    """The same with all schemes of the front and by hand trained, and as the best the smallest of
-    those that gain as much as any, as far as the samples can tell.
-
-    Contributions are summed as if they were independent, and those of "fast" are predictions, so
-    the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
-    that each bears alone, so each scheme, and the head alone, has the best of `rates` and a third
-    of the smallest; of equal ones the smallest.
-    """
-    known = sorted((*found.front, *found.by_hand), key=lambda point: point.sram_bytes)
-    specs = [found.layers.spec(0, {}), *map(found.spec_of, known)]
-    tried = sorted({*rates, min(rates) / 3})
-    accuracies = np.array(
-        [
-            [
-                [score.accuracy for score in row]
-                for row in bench.at(rate).scores(
-                    specs, range(seeds), f"training the schemes, lr {rate:g}"
-                )
-            ]
-            for rate in tried
-        ]
-    )
-    best_of = accuracies.mean(axis=2).argmax(axis=0)
-    head, *schemes = (accuracies[rate, i] for i, rate in enumerate(best_of))
-    points = [
-        replace(point, realised=gain(scores - head), lr=tried[rate])
-        for point, scores, rate in zip(known, schemes, best_of[1:], strict=True)
-    ]
-    reached = [float(scores.mean()) for scores in schemes]
-    judged = seeds * len(bench.task.draw(0)[1][1])
-    best = min((points[i] for i in as_good(reached, judged)), key=lambda p: p.sram_bytes)
-    return replace(
-        found,
-        best=best,
-        front=tuple(point for point in points if point.kind == "found"),
-        by_hand=tuple(point for point in points if point.kind != "found"),
-    )
-
-
-def as_good(accuracies: Sequence[float], judged: int) -> list[int]:
-    """The places of those within one standard error of the highest, which is a share of `judged`
-    samples: the rule of Breiman et al., "Classification and Regression Trees" (1984).
-    """
-    most = max(accuracies)
-    error = math.sqrt(max(most * (1 - most), 0.0) / judged)
-    return [i for i, accuracy in enumerate(accuracies) if accuracy >= most - error - 1e-9]
-
-
 def contribute(
     network: Network,
     bench: Bench,
@@ -282,19 +229,6 @@ def with_ratios(found: Contributions, layers: Layers) -> Contributions:
             mean = (1 - share) * low.mean + share * high.mean
             weights[path, ratio] = Gain(mean, max(low.spread, high.spread), 0)
     return replace(found, weights=weights)
-
-
-def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) -> Bench:
-    """The bench with the rate at which the head alone and the head with all biases do best, on
-    average; ties go to the smaller rate.
-    """
-    specs = [layers.spec(0, {}), layers.spec(len(layers.body), {})]
-    tried = [bench.at(rate) for rate in sorted(set(rates))]
-    means = []
-    for place in tried:
-        scores = place.scores(specs, range(seeds), f"trying lr {place.training.lr:g}")
-        means.append(sum(score.accuracy for row in scores for score in row))
-    return tried[means.index(max(means))]
 
 
 def _effort(
@@ -387,89 +321,3 @@ def _limits(network: Network, layers: Layers) -> Limits:
                 "smaller input or a narrower network."
             )
     return limits
-
-
-def choose(
-    model: ResourceModel,
-    contributions: Contributions,
-    limits: Limits,
-    front: int = FRONT_POINTS,
-    seconds: float = 60.0,
-) -> tuple[Point, tuple[Point, ...]]:
-    """The best scheme within the limits, and the best at `front` SRAM limits up to there, evenly
-    spaced from what the head alone needs; each is linked and takes `seconds` at most.
-    """
-    best = _point(select(contributions, model, limits, seconds=seconds))
-    least = model.linked(Scheme(0)).sram_bytes
-    points = {best.sram_bytes: best}
-    for step in range(front - 1):
-        budget = least + (best.sram_bytes - least) * step // max(front - 1, 1)
-        smaller = replace(limits, sram_bytes=budget)
-        point = _point(select(contributions, model, smaller, seconds=seconds))
-        points.setdefault(point.sram_bytes, point)
-    return best, _undominated(points.values())
-
-
-def written_by_hand(
-    model: ResourceModel, contributions: Contributions, limits: Limits
-) -> tuple[Point, ...]:
-    """The biases of as many of the last layers, and as many of the last layers whole, as fit."""
-    head = Scheme(0)
-    beside = model.linked(head).sram_bytes - model.static_bytes(head)
-    points = []
-    for kind, make in (("biases", biases_only), ("last layers", last_layers)):
-        low, high = 0, len(model.layers.paths)
-        while low < high:
-            middle = (low + high + 1) // 2
-            scheme = make(model, middle)
-            needed = model.static_bytes(scheme) + beside
-            if needed <= limits.sram_bytes and step_fits(scheme, model, limits):
-                low = middle
-            else:
-                high = middle - 1
-        scheme = make(model, low)
-        measured = model.linked(scheme)
-        if low and _fits(measured, limits):
-            points.append(
-                Point(
-                    biases=scheme.biases,
-                    weights=dict(scheme.weights),
-                    gain=scheme.gain(contributions),
-                    sram_bytes=measured.sram_bytes,
-                    flash_bytes=measured.flash_bytes,
-                    step_seconds=model.step(scheme).seconds,
-                    step_joules=model.step(scheme).joules,
-                    kind=kind,
-                )
-            )
-    return tuple(points)
-
-
-def _fits(measured: Measured, limits: Limits) -> bool:
-    flash = limits.flash_bytes
-    return measured.sram_bytes <= limits.sram_bytes and (
-        flash is None or measured.flash_bytes <= flash
-    )
-
-
-def _point(selection: Selection) -> Point:
-    assert selection.sram_bytes is not None and selection.flash_bytes is not None
-    return Point(
-        biases=selection.scheme.biases,
-        weights=dict(selection.scheme.weights),
-        gain=selection.gain,
-        sram_bytes=selection.sram_bytes,
-        flash_bytes=selection.flash_bytes,
-        step_seconds=selection.step.seconds,
-        step_joules=selection.step.joules,
-        gap=0.0 if selection.proven else selection.gap,
-    )
-
-
-def _undominated(points: Iterable[Point]) -> tuple[Point, ...]:
-    """The points by SRAM, without those that gain no more than a smaller one."""
-    kept: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.sram_bytes, -p.gain)):
-        if not kept or point.gain > kept[-1].gain:
-            kept.append(point)
-    return tuple(kept)
