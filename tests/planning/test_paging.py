@@ -19,7 +19,7 @@ from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.options import Planning
 from kilograd.planning.lifetimes import measure
 from kilograd.planning.paging import Mover, Planned, Request, fit, node_prices
-from kilograd.planning.paging.fit import plan, pose
+from kilograd.planning.paging.function import plan, pose
 from kilograd.planning.paging.tasks import Kind, update_groups
 from kilograd.planning.remat import NoPlanError, validate
 from kilograd.program import Program
@@ -216,7 +216,7 @@ def test_another_choice_of_weights_is_planned_where_the_cheapest_has_no_arena(mo
             raise NoPlanError("no arena fits", 0, None)
         return plan(request, stored, *rest)
 
-    monkeypatch.setattr(sys.modules[plan.__module__], "plan", refuse_first)
+    monkeypatch.setattr(sys.modules[fit.__module__], "plan", refuse_first)
     (planned,) = fit([request], room, MOVER, QUICK)
     assert refused and planned.step.stored not in refused
     check(planned, request, room(planned.step.stored), case)

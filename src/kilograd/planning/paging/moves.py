@@ -19,7 +19,7 @@ from kilograd.ops.page import Paging
 from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.planning.costs import Estimate, total
 from kilograd.planning.lifetimes import aligned, measure
-from kilograd.planning.paging.fit import Planned
+from kilograd.planning.paging.function import Planned
 from kilograd.planning.paging.price import Mover, checksum_instructions, step_estimates
 from kilograd.planning.paging.tasks import Kind, Task
 
