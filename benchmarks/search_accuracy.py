@@ -61,7 +61,7 @@ from kilograd.search.scheme import Scheme
 from kilograd.search.search import with_ratios
 from kilograd.search.select import Limits, select
 from kilograd.search.table import Contributions, Gain
-from kilograd.search.trials import as_good
+from kilograd.search.trials import as_good, distinct
 
 RATES = (0.001, 0.003, 0.01)
 JUDGED = 400
@@ -235,7 +235,7 @@ def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> l
         needed = model.static_bytes(scheme)
         rows.append(Row(key, kind, scheme, needed, predicted, *trained[scheme]))
         log(f"{name}: {key}: {100 * rows[-1].mean:.1f} +- {100 * rows[-1].spread:.1f}")
-    judged = arguments.seeds * len(task.draw(0)[1][1])
+    judged = distinct(task.draw(seed)[1][0] for seed in range(arguments.seeds))
     return rows + [answer(key, budget, rows, judged) for key, budget in budgets.items()]
 
 

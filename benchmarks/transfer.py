@@ -149,10 +149,10 @@ def digits(size: int, tested: int = 200) -> Task:
 def spoken(size: int) -> Task:
     """Log-mel pictures of spoken digits; takes 0 to 4 of each speaker are for testing."""
     sounds = features(read_archive(data_file("speech/spoken_digits.npz")), (1.0,))
-    x = sounds.x[0, :, 0]
-    low, high = np.percentile(x, (0.5, 99.5))
-    x = as_input(np.clip((x - low) / (high - low), 0, 1), size)
     held_out = sounds.take < TEST_TAKES
+    x = sounds.x[0, :, 0]
+    low, high = np.percentile(x[~held_out], (0.5, 99.5))
+    x = as_input(np.clip((x - low) / (high - low), 0, 1), size)
     pool, test = ((x[chosen], sounds.digit[chosen]) for chosen in (~held_out, held_out))
     return Task("spoken", 10, pool, test, 100, 8)
 

@@ -1,5 +1,5 @@
 """Random tiny problems, and every schedule of one by Dijkstra over (next node, tensors in RAM, in
-storage).
+storage, last run).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from kilograd.planning.remat import Limits, Node, Objective, Problem
 
-State = tuple[int, int, int]
+State = tuple[int, int, int, int]
 
 
 def best_value(
@@ -36,7 +36,7 @@ def best_value(
         return None
     order = itertools.count()
     queue: list[tuple[float, float, int, State]] = [
-        (0.0, 0.0, next(order), (problem.given_count, given, 0))
+        (0.0, 0.0, next(order), (problem.given_count, given, 0, -1))
     ]
     lowest_other: dict[State, float] = {}
     while queue:
@@ -70,27 +70,29 @@ def used(problem: Problem, ram: int) -> int:
 def moves(
     problem: Problem, state: State, full: int, recompute: bool, page: bool
 ) -> Iterator[tuple[float, float, State]]:
-    following, ram, stored = state
+    following, ram, stored, last = state
     for v, node in enumerate(problem.nodes[: following + 1]):
         bit = 1 << v
         here, kept = ram & bit, stored & bit
         if here and not node.resident:
-            yield 0.0, 0.0, (following, ram & ~bit, stored)
+            yield 0.0, 0.0, (following, ram & ~bit, stored, last)
         if here and not kept and node.pageable and (page or node.saved):
-            yield node.page_out_joules, node.page_out_seconds, (following, ram, stored | bit)
+            after = (following, ram, stored | bit, last)
+            yield node.page_out_joules, node.page_out_seconds, after
         if kept and not here and used(problem, ram | bit) <= full and page:
-            yield node.page_in_joules, node.page_in_seconds, (following, ram | bit, stored)
+            after = (following, ram | bit, stored, last)
+            yield node.page_in_joules, node.page_in_seconds, after
         if here or not all(ram >> u & 1 for u in node.inputs):
             continue
         if v < following and not (recompute and following <= problem.last_rerun[v]):
             continue
         over = [u for u in node.in_place if not problem.nodes[u].resident]
         for gone in (0, *(1 << u for u in over)):
-            after = ram & ~gone | bit
-            if used(problem, after) + node.scratch_bytes <= full:
-                free = v == following and node.with_previous
+            then = ram & ~gone | bit
+            if used(problem, then) + node.scratch_bytes <= full:
+                free = last == v - 1 and node.with_previous
                 joules, seconds = (0.0, 0.0) if free else (node.joules, node.seconds)
-                yield joules, seconds, (max(following, v + 1), after, stored)
+                yield joules, seconds, (max(following, v + 1), then, stored, v)
 
 
 def least_peak(
@@ -136,23 +138,28 @@ def _node(
     if rules and integer(0, 6) == 0 and all(node.given for node in before):
         more["given"], inputs = True, ()
     elif rules:
+        whole = bool(before) and not before[-1].given
+        more["with_previous"] = whole and integer(0, 3) == 0
+        inputs = before[-1].inputs if more["with_previous"] else inputs
         more["recomputable"] = integer(0, 6) != 0
         more["reads_state"] = ("w",) if integer(0, 4) == 0 else ()
         more["writes_state"] = ("w",) if integer(0, 6) == 0 else ()
         if inputs and integer(0, 2) == 0:
             size = before[inputs[0]].bytes
             more["in_place"] = tuple(u for u in inputs if before[u].bytes == size)
-        more["with_previous"] = len(before) > 0 and integer(0, 6) == 0
         more["scratch_bytes"] = integer(1, 3) if integer(0, 3) == 0 else 0
     if rules:
         more["pageable"] = integer(0, 4) != 0
         more["resident"] = integer(0, 11) == 0
         more["saved"] = more["pageable"] and integer(0, 9) == 0
+    seconds, joules = float(integer(1, 9)), float(integer(1, 9))
+    if more.get("with_previous"):
+        seconds, joules = before[-1].seconds, before[-1].joules
     return Node(
         name=f"n{len(before)}",
         bytes=size,
-        seconds=float(integer(1, 9)),
-        joules=float(integer(1, 9)),
+        seconds=seconds,
+        joules=joules,
         inputs=inputs,
         page_in_seconds=float(integer(0, 4)),
         page_in_joules=float(integer(1, 6)),

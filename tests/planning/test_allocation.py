@@ -181,6 +181,9 @@ def test_without_a_time_limit_slow_machines_give_the_same_answer(
     monkeypatch.setattr(search._Run, "execute", slowly)
     assert allocation.solve(problem) == fast
     assert 60_000 <= sum(tried) < 120_000
+    tried.clear()
+    allocation.solve(AllocationProblem(problem.buffers, capacity_bytes=65536))
+    assert sum(tried) < 120_000  # both goals, the capacity and the least, together
 
 
 def test_heuristics_place_five_thousand_buffers() -> None:
@@ -192,9 +195,10 @@ def test_heuristics_place_five_thousand_buffers() -> None:
 
 def test_more_buffers_than_search_and_cp_sat_take() -> None:
     problem = dense_problem(count=2500, steps=700, seed=2)
-    answer = allocation.solve(problem, time_limit_seconds=1)
-    assert allocation.validate(problem, answer) == []
-    assert answer.method == "heuristic"
+    for limit in (1, None):
+        answer = allocation.solve(problem, time_limit_seconds=limit)
+        assert allocation.validate(problem, answer) == []
+        assert answer.method == "heuristic"
 
 
 def test_search_beats_the_heuristics_where_they_leave_a_gap() -> None:

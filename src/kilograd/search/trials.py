@@ -6,7 +6,7 @@ Contributions are summed as if they were independent, so the largest sum need no
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -59,7 +59,7 @@ def trained(bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> F
         for point, scores, rate in zip(known, schemes, best_of[1:], strict=True)
     ]
     reached = [float(scores.mean()) for scores in schemes]
-    judged = len(bench.task.draw(0)[1][1]) * (seeds if bench.task.test is None else 1)
+    judged = distinct(bench.task.draw(seed)[1][0] for seed in range(seeds))
     best = min((points[i] for i in as_good(reached, judged)), key=lambda p: p.sram_bytes)
     return replace(
         found,
@@ -76,3 +76,8 @@ def as_good(accuracies: Sequence[float], judged: int) -> list[int]:
     most = max(accuracies)
     error = math.sqrt(max(most * (1 - most), 0.0) / judged)
     return [i for i, accuracy in enumerate(accuracies) if accuracy >= most - error - 1e-9]
+
+
+def distinct(batches: Iterable[np.ndarray]) -> int:
+    """How many different samples batches of them have."""
+    return len({sample.tobytes() for batch in batches for sample in batch})

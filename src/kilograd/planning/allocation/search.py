@@ -49,8 +49,9 @@ def improve(
     target_bytes: int,
     deadline: float,
     placements: int | None = None,
-) -> Progress:
-    """Search until the height is at most `target_bytes`, or proven, or time is over.
+) -> tuple[Progress, int]:
+    """Search until the height is at most `target_bytes`, or proven, or time is over; what came of
+    it, and how many placements the runs might have tried.
 
     Args:
         timeline: the buffers, at most `MOST_BUFFERS`.
@@ -65,7 +66,7 @@ def improve(
     grid = Grid.of(timeline)
     progress = start
     if grid.capacity(start.height_bytes) >= _MOST_UNITS:
-        return start
+        return start, 0
     with ThreadPoolExecutor(min(_BATCH, os.cpu_count() or 1)) as pool:
         first, tried = 0, 0
         failures = np.zeros(timeline.sections)
@@ -85,7 +86,7 @@ def improve(
                 failures = _FAILURE_DECAY * failures + run.failure_shares()
             first += _BATCH
             tried += sum(run.most_placements for run in batch)
-    return progress
+    return progress, tried
 
 
 def _run_batch(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from kilograd.errors import InputError
@@ -96,18 +96,24 @@ def solve(
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Effort:
-    """How long to go on: until a value of `time.monotonic()`, and for so many placements."""
+    """How long to go on: until a value of `time.monotonic()`, and for so many placements, of which
+    what is tried is taken.
+    """
 
     deadline: float
     placements: int | None = None
 
-    def share(self, count: int) -> _Effort:
-        """An equal share of what is left for each of so many problems."""
+    def until(self, share: float) -> float:
+        """When so much of the time is over."""
         now = time.monotonic()
-        placements = None if self.placements is None else self.placements // count
-        return _Effort(now + (self.deadline - now) / count, placements)
+        return now + share * (self.deadline - now)
+
+    def take(self, tried: int) -> None:
+        """So many placements were tried."""
+        if self.placements is not None:
+            self.placements = max(self.placements - tried, 0)
 
 
 def _lower_bound_bytes(timeline: Timeline) -> int:
@@ -141,26 +147,38 @@ def _improve_all(
         above = sum(parts[later].height_bytes > goal_bytes for later in order[done:])
         if parts[k].height_bytes <= goal_bytes:
             continue
-        parts[k] = _improve(timelines[k], parts[k], goal_bytes, effort.share(above), method)
+        parts[k] = _improve(timelines[k], parts[k], goal_bytes, effort, 1 / above, method)
         goal_bytes = max(goal_bytes, parts[k].height_bytes)
     return parts
 
 
 def _improve(
-    timeline: Timeline, part: Progress, goal_bytes: int, effort: _Effort, method: Method
+    timeline: Timeline,
+    part: Progress,
+    goal_bytes: int,
+    effort: _Effort,
+    share: float,
+    method: Method,
 ) -> Progress:
-    if method == "search":
-        return search.improve(timeline, part, goal_bytes, effort.deadline, effort.placements)
-    if method == "auto" and len(timeline.buffers) <= search.MOST_BUFFERS:
-        now = time.monotonic()
-        until = now + _SEARCH_SHARE * (effort.deadline - now)
+    """Go on with a share of the effort."""
+    deadline, counted = effort.until(share), effort.placements is not None
+    if method == "search" or (method == "auto" and len(timeline.buffers) <= search.MOST_BUFFERS):
+        until = effort.until(share * (1.0 if method == "search" else _SEARCH_SHARE))
+        most = int(share * effort.placements) if effort.placements is not None else None
         try:
-            part = search.improve(timeline, part, goal_bytes, until, effort.placements)
-            if effort.placements is not None:
-                return part
+            part, tried = search.improve(timeline, part, goal_bytes, until, most)
         except NativeSearchError as error:
+            if method == "search":
+                raise
             _log.warning("%s", error)
-            effort = replace(effort, deadline=min(effort.deadline, now + _WITHOUT_SEARCH_SECONDS))
+        else:
+            effort.take(tried)
+            if method == "search" or counted:
+                return part
+    elif method == "auto" and counted:
+        return part
     if part.reaches(goal_bytes) or len(timeline.buffers) > _MOST_BUFFERS_CP_SAT:
         return part
-    return isolated.improve(timeline, part, goal_bytes, effort.deadline)
+    if counted:
+        deadline = min(deadline, time.monotonic() + _WITHOUT_SEARCH_SECONDS)
+    return isolated.improve(timeline, part, goal_bytes, deadline)

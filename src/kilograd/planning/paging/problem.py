@@ -102,12 +102,20 @@ class _Writer:
         parts = [self.costs[i] for i in task.nodes]
         if task.kind is Kind.LOAD:
             parts.append(self.moved(task.outputs)[0])
-        parts += [self.moved([state])[0] for state in task.loads]
+        parts += [self.moved([state])[0] for state in (*task.loads, *self.reloads(task))]
         if self.mover and task.in_chunks:
             parts.append(chunked(self.mover, [state.type.bytes for state, _ in task.successors]))
         elif self.mover:
             parts += [self.mover.keep(v.type.bytes) for _, v in task.successors]
         return total(parts)
+
+    def reloads(self, task: Task) -> list[Value]:
+        """The states that an update overwrites in RAM and a later task reads as they were."""
+        if task.kind is not Kind.UPDATE or task.in_chunks:
+            return []
+        later = self.step.tasks[self.step.tasks.index(task) + 1 :]
+        read = {value for other in later for value in other.reads}
+        return [s for s, _ in task.successors if s in task.reads and s in read]
 
     def moved(self, values: Sequence[Value]) -> tuple[Cost, Cost]:
         """What it costs to read values from storage, and to write them."""

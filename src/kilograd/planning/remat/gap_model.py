@@ -67,6 +67,7 @@ class GapModel:
     steps: list[list[int]] = field(default_factory=list)
     gap_of: list[dict[int, int]] = field(default_factory=list)
     all_kept: dict[int, list[int]] = field(default_factory=dict)
+    shared: dict[int, tuple[int, tuple[list[int], list[int]]]] = field(default_factory=dict)
     unit_bytes: int = 1
 
     @classmethod
@@ -132,8 +133,31 @@ class GapModel:
                 self.page_out[v] = linear.binary(cost)
         for t, steps in enumerate(self.steps):
             steps.append(t)
+        self._add_shared_runs()
         if self.objective == "peak":
             self.peak = linear.continuous(1.0)
+
+    def _add_shared_runs(self) -> None:
+        """What is saved where outputs of one operator run again together. In a relaxed formulation
+        runs stand at later points than their own, so that any two of them may be together.
+        """
+        relaxed = any(self.uses.loose)
+        for v, node in enumerate(self.problem.nodes):
+            if not node.with_previous:
+                continue
+            own, previous = (
+                {t: x for (t, w), x in self.again.items() if w == u} for u in (v, v - 1)
+            )
+            pairs = [(own, previous)]
+            if not relaxed:
+                pairs = [({t: own[t]}, {t: previous[t]}) for t in own.keys() & previous.keys()]
+            for ours, theirs in pairs:
+                if ours and theirs:
+                    shared = self.linear.continuous(-self._cost(node.seconds, node.joules))
+                    self.shared[shared] = v, (list(ours.values()), list(theirs.values()))
+                    for runs in (ours, theirs):
+                        row = dict.fromkeys(runs.values(), -1.0)
+                        self.linear.row({shared: 1.0, **row}, upper=0.0)
 
     def present(self, t: int, v: int) -> list[int]:
         """Variables whose sum is 1 where v is in RAM when stage t uses it."""
@@ -274,6 +298,7 @@ class GapModel:
         """Seconds and joules, as far as they are limited."""
         nodes, limits = self.problem.nodes, self.limits
         runs = {x: nodes[v].seconds for (_, v), x in self.again.items()}
+        runs |= {x: -nodes[v].seconds for x, (v, _) in self.shared.items()}
         moves = {x: nodes[v].page_in_seconds for (_, v), x in self.page_in.items()}
         moves |= {x: nodes[v].page_out_seconds for v, x in self.page_out.items()}
         if limits.seconds is not None:
@@ -284,6 +309,7 @@ class GapModel:
                 self._limit(moves, limits.seconds - saved, limits.seconds)
         if limits.joules is not None:
             costs = {x: nodes[v].joules for (_, v), x in self.again.items()}
+            costs |= {x: -nodes[v].joules for x, (v, _) in self.shared.items()}
             costs |= {x: nodes[v].page_in_joules for (_, v), x in self.page_in.items()}
             costs |= {x: nodes[v].page_out_joules for v, x in self.page_out.items()}
             plain = self.problem.plain_joules

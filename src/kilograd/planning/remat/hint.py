@@ -31,6 +31,8 @@ def hint(model: GapModel, events: Sequence[Event]) -> FloatArray | None:
         for g, t in enumerate(points):
             if (how == "first" or t > reads[0]) and t <= reads[-1]:
                 values[model.keep[v, g]] = 1.0
+    for variable, (_, runs) in model.shared.items():
+        values[variable] = min(sum(values[x] for x in together) for together in runs)
     for variable, kept in model.all_kept.items():
         values[variable] = float(all(values[x] for x in kept))
     return _checked(model, values)

@@ -29,8 +29,8 @@ class Node:
 
     given: the tensor is in RAM when the step begins and the node never runs (network inputs). Given
         nodes come before all others.
-    with_previous: the first run is part of that of the node before, and costs nothing: another
-        output of one operator.
+    with_previous: another output of the operator of the node before. A run right behind one of that
+        node is part of it and costs nothing; by itself it costs as much as stated.
     recomputable: the node may run again. False where a second run would do something else: it
         changes state, or draws random numbers that cannot be replayed.
     loads: a run is a read from storage, where the tensor always is: it may run again where plans
@@ -68,12 +68,12 @@ class Node:
 
     @property
     def first_joules(self) -> float:
-        """Energy of the first run."""
+        """Energy of the first run in a step in which every node runs once."""
         return 0.0 if self.given or self.with_previous else self.joules
 
     @property
     def first_seconds(self) -> float:
-        """Time of the first run."""
+        """Time of that run."""
         return 0.0 if self.given or self.with_previous else self.seconds
 
 
@@ -127,6 +127,8 @@ class Problem:
                     f"{where} has {node.bytes} bytes and cannot take over the buffer of "
                     f"'{self.nodes[u].name}', which has {self.nodes[u].bytes}"
                 )
+        if node.with_previous and (not index or self.nodes[index - 1].given):
+            raise InputError(f"{where} is an output of the node before it, and there is none")
         if node.given and (node.inputs or (index and not self.nodes[index - 1].given)):
             raise InputError(
                 f"{where} is given, so it has no inputs and only given nodes come before it"
@@ -167,6 +169,15 @@ class Problem:
             writes = (w for state in node.reads_state for w in writers.get(state, ()) if w > index)
             last.append(min(writes, default=len(self.nodes)))
         return tuple(last)
+
+    def operator_of(self, v: int) -> range:
+        """The nodes that are outputs of one operator with v."""
+        first, last = v, v + 1
+        while self.nodes[first].with_previous:
+            first -= 1
+        while last < len(self.nodes) and self.nodes[last].with_previous:
+            last += 1
+        return range(first, last)
 
     @cached_property
     def plain_joules(self) -> float:

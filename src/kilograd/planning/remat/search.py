@@ -1,4 +1,5 @@
-"""Every schedule of a tiny problem: shortest paths over (next node, tensors in RAM, in storage).
+"""Every schedule of a tiny problem: shortest paths over (next node, tensors in RAM, in storage, the
+node that would be part of the last run).
 
 Sets of tensors are bit masks. A label is (value, joules, seconds) of a way to a state; ways that
 another one of the state beats or equals in the value and in all that is limited are given up.
@@ -20,7 +21,7 @@ from kilograd.planning.remat.solution import Event, Limits, Objective
 from kilograd.planning.remat.uses import Freedom
 
 MOST_NODES = 8
-State = tuple[int, int, int]
+State = tuple[int, int, int, int]
 Outcome = Literal["found", "none", "cut off"]
 
 
@@ -96,7 +97,7 @@ class _Searcher:
         if self.used(ram) > self.ram:
             return []
         value = float(self.used(ram)) if self.objective == "peak" else 0.0
-        labels = [_Label(value, 0.0, 0.0, (len(given), ram, 0))]
+        labels = [_Label(value, 0.0, 0.0, (len(given), ram, 0, -1))]
         for v in given:
             written = [w for label in labels for w in self.write(label, v)]
             labels = written if self.nodes[v].saved else labels + written
@@ -105,8 +106,8 @@ class _Searcher:
     def write(self, label: _Label, v: int) -> Iterator[_Label]:
         node = self.nodes[v]
         if node.pageable and (self.freedom.page or node.saved):
-            following, ram, stored = label.state
-            state = (following, ram, stored | 1 << v)
+            following, ram, stored, free = label.state
+            state = (following, ram, stored | 1 << v, free)
             event = Event("page_out", v)
             yield from self.step(
                 label, state, node.page_out_joules, node.page_out_seconds, 0, event
@@ -128,16 +129,16 @@ class _Searcher:
         yield _Label(values[self.objective], joules, seconds, state, (event,), label)
 
     def moves(self, label: _Label) -> Iterator[_Label]:
-        following, ram, stored = label.state
+        following, ram, stored, free = label.state
         for v, node in enumerate(self.nodes[: following + 1]):
             bit = 1 << v
             if ram & bit:
                 if not node.resident:
-                    state = (following, ram & ~bit, stored)
+                    state = (following, ram & ~bit, stored, free)
                     yield from self.step(label, state, 0.0, 0.0, 0, Event("drop", v))
                 continue
             if stored & bit and self.freedom.page:
-                state, used = (following, ram | bit, stored), self.used(ram | bit)
+                state, used = (following, ram | bit, stored, free), self.used(ram | bit)
                 yield from self.step(
                     label, state, node.page_in_joules, node.page_in_seconds, used,
                     Event("page_in", v),
@@ -145,8 +146,13 @@ class _Searcher:
             if all(ram >> u & 1 for u in node.inputs):
                 yield from self.run(label, v)
 
+    def part_of(self, v: int) -> int:
+        """The node whose run right behind one of v is part of it, -1 for none."""
+        following = self.nodes[v + 1 : v + 2]
+        return v + 1 if following and following[0].with_previous else -1
+
     def run(self, label: _Label, v: int) -> Iterator[_Label]:
-        following, ram, stored = label.state
+        following, ram, stored, free = label.state
         node, first = self.nodes[v], v == following
         if not first and not (
             self.freedom.may_rerun(node) and following <= self.problem.last_rerun[v]
@@ -157,11 +163,10 @@ class _Searcher:
             after = ram | 1 << v
             if gone is not None:
                 after &= ~(1 << gone)
-            state = (max(following, v + 1), after, stored)
+            state = (max(following, v + 1), after, stored, self.part_of(v))
             used = self.used(after) + node.scratch_bytes
             event = Event("compute", v, gone)
-            joules = node.first_joules if first else node.joules
-            seconds = node.first_seconds if first else node.seconds
+            joules, seconds = (0.0, 0.0) if v == free else (node.joules, node.seconds)
             for ran in self.step(label, state, joules, seconds, used, event):
                 if not first or not node.saved:
                     yield ran

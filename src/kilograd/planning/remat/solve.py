@@ -179,8 +179,7 @@ class _Search:
         elif self.objective == "energy":
             self.bound = self.problem.plain_joules
         elif self.problem.dma:
-            nodes = self.problem.nodes
-            self.bound = math.fsum(node.seconds for node in nodes if not node.given)
+            self.bound = math.fsum(node.first_seconds for node in self.problem.nodes)
         else:
             self.bound = self.problem.plain_seconds
 

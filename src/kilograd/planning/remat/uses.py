@@ -150,14 +150,22 @@ def _may_run(problem: Problem, v: int, freedom: Freedom, pageable: bool) -> bool
     node = problem.nodes[v]
     if not freedom.may_rerun(node) or node.resident:
         return False
-    return not (pageable and _paging_is_no_worse(node, freedom))
+    return not (pageable and _paging_is_no_worse(problem, v, freedom))
 
 
-def _paging_is_no_worse(node: Node, freedom: Freedom) -> bool:
-    """Writing it once and reading it costs no more than one more run, in all that matters."""
-    out_joules = 0.0 if node.saved else node.page_out_joules
-    out_seconds = 0.0 if node.saved else node.page_out_seconds
-    joules, seconds = out_joules + node.page_in_joules, out_seconds + node.page_in_seconds
+def _paging_is_no_worse(problem: Problem, v: int, freedom: Freedom) -> bool:
+    """Writing it once and reading it costs no more than one more run, in all that matters; with all
+    other outputs of its operator that may run again, which may share the run.
+    """
+    node, joules, seconds = problem.nodes[v], 0.0, 0.0
+    for w in problem.operator_of(v):
+        part = problem.nodes[w]
+        if w != v and (part.resident or not freedom.may_rerun(part)):
+            continue
+        if not part.pageable:
+            return False
+        joules += part.page_in_joules + (0.0 if part.saved else part.page_out_joules)
+        seconds += part.page_in_seconds + (0.0 if part.saved else part.page_out_seconds)
     return (not freedom.joules or joules <= node.joules) and (
         not freedom.seconds or seconds <= node.seconds
     )

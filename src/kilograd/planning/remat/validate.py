@@ -91,6 +91,7 @@ class _Machine:
         self.joules: list[float] = []
         self.seconds: list[float] = []
         self.clock = self.channel = 0.0
+        self.last = -1
         self.moved: dict[int, float] = {}
         self.arrives: dict[int, float] = {}
         self.note_peak(0)
@@ -120,7 +121,8 @@ class _Machine:
         if node.given:
             self.breaks("given", f"{self.name(v)} is given and never computed")
             return
-        first = v not in self.computed_from
+        free = node.with_previous and self.last == v - 1
+        self.last = v
         self.check_turn(v)
         for u in node.inputs:
             if u not in self.ram:
@@ -132,8 +134,8 @@ class _Machine:
         self.put(v, node.scratch_bytes)
         for state in node.writes_state:
             self.versions[state] = self.versions.get(state, 0) + 1
-        seconds = node.first_seconds if first else node.seconds
-        self.joules.append(node.first_joules if first else node.joules)
+        seconds = 0.0 if free else node.seconds
+        self.joules.append(0.0 if free else node.joules)
         self.seconds.append(seconds)
         self.clock = max(self.clock, *(self.arrives.get(u, 0.0) for u in (*node.inputs, v)))
         self.clock += seconds
