@@ -145,10 +145,11 @@ class _Writer:
                 self.updates |= dict(zip((w, *extra), pages, strict=True))
 
     def reload(self, task: Task) -> None:
-        """Load states anew that the update has overwritten and the plan goes on reading."""
+        """Load states anew that the update has stepped in RAM and the plan goes on reading."""
         assert self.index is not None
+        stepped = {*task.reads, *task.loads}
         for state, _ in task.successors:
-            if state not in self.env:
+            if state not in self.env or state not in stepped:
                 continue
             del self.env[state]
             if self.read_later(state):

@@ -8,7 +8,7 @@ from kilograd.devices.costs import Cost, total
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Value
 from kilograd.ir import Node as GraphNode
-from kilograd.ops.optimizer import SgdStep
+from kilograd.ops.optimizer import Assign, SgdStep
 from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.planning.lifetimes import aligned
 from kilograd.planning.paging.price import Mover, chunked
@@ -99,7 +99,7 @@ class _Writer:
         return tuple(sorted(state.name for state in found))
 
     def cost(self, task: Task) -> Cost:
-        parts = [self.costs[i] for i in task.nodes]
+        parts = [self.costs[i] for i in task.nodes if not self.written_instead(task, i)]
         if task.kind is Kind.LOAD:
             parts.append(self.moved(task.outputs)[0])
         parts += [self.moved([state])[0] for state in (*task.loads, *self.reloads(task))]
@@ -108,6 +108,12 @@ class _Writer:
         elif self.mover:
             parts += [self.mover.keep(v.type.bytes) for _, v in task.successors]
         return total(parts)
+
+    def written_instead(self, task: Task, index: int) -> bool:
+        """Whether a node copies a next value to a state that lies in storage, which is a page."""
+        node, updates = self.step.graph.nodes[index], self.step.graph.updates
+        copied = {updates[state] for state, _ in task.successors}
+        return isinstance(node.op, Assign) and node.outputs[0] in copied
 
     def reloads(self, task: Task) -> list[Value]:
         """The states that an update overwrites in RAM and a later task reads as they were."""
