@@ -19,7 +19,7 @@ from kilograd.search.search import with_ratios
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import make_task
 from kilograd.search.training import Training, trial
-from kilograd.search.trials import as_good, best_rate
+from kilograd.search.trials import best_rate
 from tests.search.networks import CLASSES, FEATURES, bench, blobs, perceptron
 
 DEVICE, SRAM = "stm32f746", "1500"
@@ -102,19 +102,8 @@ def test_the_scheme_is_the_best_of_the_front_when_trained(place, found):
             max(map(np.mean, by_rate.values())) - head.mean()
         )
     assert found.best in (*found.front, *found.by_hand)
-    every = (*found.front, *found.by_hand)
-    reached = [head.mean() + point.realised.mean for point in every]
-    judged = {sample.tobytes() for seed in (0, 1) for sample in task.draw(seed)[1][0]}
-    good = [every[i] for i in as_good(reached, len(judged))]
-    assert found.best.sram_bytes == min(point.sram_bytes for point in good)
+    assert found.best.realised.mean == max(p.realised.mean for p in (*found.front, *found.by_hand))
     assert "# Trained, it gains " in found.scheme() and f"(lr {found.best.lr:g})" in found.scheme()
-
-
-def test_as_good_is_within_a_standard_error():
-    accuracies = [0.80, 0.86, 0.90, 0.885]
-    assert as_good(accuracies, 100) == [2, 3]  # 0.03 is one standard error of 0.9
-    assert as_good(accuracies, 50) == [1, 2, 3]
-    assert as_good([1.0, 0.99, 1.0], 100) == [0, 2]
 
 
 def test_the_front_rises_and_ends_at_the_scheme(found):

@@ -87,11 +87,10 @@ class Found:
 
     `front`: the schemes with the largest sums of contributions at several limits up to those given,
     by SRAM; `by_hand`: the biases of the last layers, and the last layers whole, as far as they
-    fit; `best`: the smallest of those among all these that gain most when they are trained, within
-    a standard error, or without data the largest sum; `spec`: what `kilograd.compile(update=...)`
-    takes for it; `contributions` the table that they were chosen by; `orders` the input channels of
-    layers, best first, of which a scheme trains the first. `seconds` is how long contributions took
-    and how long selection.
+    fit; `best`: the one of all these that gains most when it is trained, or without data the
+    largest sum; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table
+    that they were chosen by; `orders` the input channels of layers, best first, of which a scheme
+    trains the first. `seconds` is how long contributions took and how long selection.
     """
 
     network: str

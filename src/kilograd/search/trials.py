@@ -5,8 +5,7 @@ Contributions are summed as if they were independent, so the largest sum need no
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,8 +29,8 @@ def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) 
 
 
 def trained(bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> Found:
-    """The same with all schemes of the front and by hand trained, and as the best the smallest of
-    those that gain as much as any, as far as the samples can tell.
+    """The same with all schemes of the front and by hand trained, and the one that gains most as
+    the best; of equal ones the smallest.
 
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
     the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
@@ -58,26 +57,10 @@ def trained(bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> F
         replace(point, realised=gain(scores - head), lr=tried[rate])
         for point, scores, rate in zip(known, schemes, best_of[1:], strict=True)
     ]
-    reached = [float(scores.mean()) for scores in schemes]
-    judged = distinct(bench.task.draw(seed)[1][0] for seed in range(seeds))
-    best = min((points[i] for i in as_good(reached, judged)), key=lambda p: p.sram_bytes)
+    best = max(points, key=lambda p: p.realised.mean if p.realised else 0.0)
     return replace(
         found,
         best=best,
         front=tuple(point for point in points if point.kind == "found"),
         by_hand=tuple(point for point in points if point.kind != "found"),
     )
-
-
-def as_good(accuracies: Sequence[float], judged: int) -> list[int]:
-    """The places of those within one standard error of the highest, which is a share of `judged`
-    samples: the rule of Breiman et al., "Classification and Regression Trees" (1984).
-    """
-    most = max(accuracies)
-    error = math.sqrt(max(most * (1 - most), 0.0) / judged)
-    return [i for i, accuracy in enumerate(accuracies) if accuracy >= most - error - 1e-9]
-
-
-def distinct(batches: Iterable[np.ndarray]) -> int:
-    """How many different samples batches of them have."""
-    return len({sample.tobytes() for batch in batches for sample in batch})
