@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
 from tests.planning.planned import NETWORKS, QUICK, unplanned
 
 import kilograd as kg
+from kilograd.devices import load
+from kilograd.planning.step_limits import StepLimit
 
 STACK_BYTES = 128
 """By how much the stack of two plans may differ."""
@@ -161,8 +164,24 @@ def test_limits_on_a_step_that_fits_unplanned():
         return kg.compile(model, example, device="nrf52840", budget=budget)
 
     assert compiled(plain.step_cost.joules).step_cost == plain.step_cost
-    with pytest.raises(kg.InfeasibleError, match="a training step takes"):
-        compiled(plain.step_cost.joules * (1 - 1e-9))
+    for below in (plain.step_cost.joules * (1 - 1e-9), math.nextafter(plain.step_cost.joules, 0)):
+        with pytest.raises(kg.InfeasibleError, match="a training step takes") as caught:
+            compiled(below)
+        pair = re.search(r"takes (.+) by estimate, more than the (.+) of the", str(caught.value))
+        assert pair[1] != pair[2]
+
+
+@pytest.mark.parametrize("ulps", range(1, 9))
+@pytest.mark.parametrize("most", [48.13e-6, 0.1, 1.0, 123.0, 9.99951e-7])
+def test_a_limit_and_what_is_just_above_it_read_differently(most, ulps):
+    amount = most + ulps * math.ulp(most)
+    taken, limit = StepLimit("joules", most).told_apart(amount)
+    assert taken != limit
+
+
+def test_a_limit_and_what_is_far_above_it_read_shortly():
+    assert StepLimit("joules", 1e-4).told_apart(0.123456789) == ("123.5 mJ", "100 µJ")
+    assert StepLimit("seconds", 1e-4).told_apart(1.00004e-4) == ("100.004 µs", "100 µs")
 
 
 @pytest.mark.parametrize(("option", "name"), [("step_time", "time"), ("step_energy", "energy")])
@@ -174,17 +193,57 @@ def test_a_device_that_has_no_estimate(option, name):
 
 
 @pytest.mark.parametrize(
+    ("option", "given", "rate"),
+    [("step_time", "500ms", "flop_per_second"), ("step_energy", "5mJ", "flop_per_joule")],
+)
+def test_the_way_to_an_estimate_leads_there(option, given, rate):
+    model, example = NETWORKS["conv"]()
+    budget = kg.Budget(**{option: given})
+    with pytest.raises(kg.InputError, match=f"{option}='{given}' needs .* describe its {rate} in"):
+        kg.compile(model, example, budget=budget)
+    device = load("host").model_copy(update={rate: 1e10})
+    assert kg.compile(model, example, budget=budget, device=device).step_estimate
+    board = load("stm32f746").model_copy(update={"cycles_per_instruction": None})
+    with pytest.raises(kg.InputError, match=r"describe \w+ and cycles_per_instruction in a device"):
+        kg.compile(model, example, budget=budget, device=board)
+
+
+@pytest.mark.parametrize(
     ("given", "joules"),
-    [("5mJ", 5e-3), ("300uJ", 3e-4), (" 2 J", 2.0), (0.25, 0.25), ("1e-3", 1e-3)],
+    [
+        *(("5mJ", 5e-3), ("5mj", 5e-3), ("300uJ", 3e-4), (" 2 J", 2.0), (0.25, 0.25)),
+        *(("5 \N{MICRO SIGN}J", 5e-6), ("5\N{GREEK SMALL LETTER MU}J", 5e-6)),
+        *(("1e-3", 1e-3), ("1E-3J", 1e-3), ("1e+2mJ", 0.1), (1e16, 1e16), ("1e16", 1e16)),
+    ],
 )
 def test_energies(given, joules):
     assert kg.Budget(step_energy=given).step_joules == pytest.approx(joules)
 
 
-@pytest.mark.parametrize("given", ["5ms", "0", "-1mJ", "much", "5kWh"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("5ms", "0", "-1mJ", "much", "5kWh", "5MJ", "5Mj", "1e400J", "1e-400J", float("inf")),
+        *(float("nan"), True, "1e-320nJ"),
+    ],
+)
 def test_no_energies(given):
     with pytest.raises(kg.InputError, match="is no energy; write joules"):
         _ = kg.Budget(step_energy=given).step_joules
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("500ms", 0.5), ("5 \N{MICRO SIGN}s", 5e-6), ("2 MIN", 120.0), ("1.5Min", 90.0), ("2S", 2.0)],
+)
+def test_durations(given, seconds):
+    assert kg.Budget(step_time=given).step_seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("given", ["5MS", "5Ms", "1e400s", "1e308h", "5mJ", 0])
+def test_no_durations(given):
+    with pytest.raises(kg.InputError, match="is no duration; write seconds"):
+        _ = kg.Budget(step_time=given).step_seconds
 
 
 def test_a_step_that_is_too_slow_as_it_is():

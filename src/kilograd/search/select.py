@@ -201,9 +201,10 @@ def _too_much(needed: int, most: int | None) -> bool:
 
 def head_takes(limit: StepLimit, amount: float) -> str:
     """That the head alone takes more of a step than the limit."""
+    taken, most = limit.told_apart(amount)
     return (
-        f"training the head alone takes {limit.told(amount)} a step by estimate, more than the "
-        f"{limit.told(limit.most)} of the budget ({limit.option}), so there is no scheme to search "
+        f"training the head alone takes {taken} a step by estimate, more than the "
+        f"{most} of the budget ({limit.option}), so there is no scheme to search "
         f"for.\nWhat helps: a smaller input, a narrower network, or {limit.remedy}."
     )
 
