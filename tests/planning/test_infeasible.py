@@ -10,6 +10,11 @@ from tests.planning.planned import NETWORKS, QUICK, unplanned
 
 import kilograd as kg
 from kilograd.devices import load
+from kilograd.devices.costs import Cost
+from kilograd.fitting import NoFitError
+from kilograd.planning.paging import Mover, Request, TooCostlyError, leanest, node_prices
+from kilograd.planning.paging.function import pose
+from kilograd.planning.paging.tasks import update_groups
 from kilograd.planning.step_limits import StepLimit
 
 STACK_BYTES = 128
@@ -132,6 +137,50 @@ def test_both_limits_are_named_and_loosened_together():
     text = refusal("conv", 12_000, **limits)
     assert all(f"{option}={limit!r}" in text for option, limit in limits.items())
     assert re.search(r"a step_time of [\d.e-]+ s and a step_energy of [\d.e-]+ J or more", text)
+
+
+def test_what_each_choice_takes_at_least_is_named_where_it_is_too_much():
+    """Constants have to lie in storage, which takes more time than there is, and energy enough."""
+    plain = unplanned("dense")
+    network, example = NETWORKS["dense"]()
+    budget = kg.Budget(
+        sram=int(0.7 * plain.memory.sram_bytes),
+        flash=plain.memory.flash_bytes - 2000,
+        step_time=plain.step_cost.seconds * 1.001,
+        step_energy="10J",
+    )
+    options = {"device": "nrf52840", "update": kg.update.last(2)}
+    with pytest.raises(kg.InfeasibleError) as caught:
+        kg.compile(network, example, budget=budget, planning=kg.Planning(time_limit=2), **options)
+    text = str(caught.value)
+    least = re.search(r"was tried, a step takes at least ([\d.]+) ms \(step_time\)\.", text)
+    assert 1e-3 * float(least[1]) > budget.step_seconds
+    assert "J (step_energy)" not in text
+
+
+@pytest.mark.parametrize("network", ["conv", "dense"])
+def test_the_least_of_each_quantity_over_all_choices(network):
+    """The choice that needs the fewest bytes is tried first, and is not the cheapest."""
+    program, device = unplanned(network), load("nrf52840")
+    graph = program.train.graph
+    prices, mover = node_prices(graph, device, None), Mover(device.storage[0], device)
+    request = Request(graph, prices, True, program.step_cost.seconds / 2)
+    groups = [frozenset(group) for group in update_groups(graph)]
+    sets = [frozenset().union(*groups[:count]) for count in range(len(groups) + 1)]
+    problems = [pose(request, stored, mover)[1] for stored in sets]
+    with pytest.raises(TooCostlyError) as caught:
+        leanest([request], lambda stored: 0, mover, QUICK)
+    assert caught.value.cost == Cost(
+        min(p.plain_seconds for p in problems), min(p.plain_joules for p in problems)
+    )
+    assert max(p.plain_joules for p in problems) > 1.1 * caught.value.cost.joules
+
+
+def test_of_several_forms_the_least_holds_for_all():
+    first, second = NoFitError(None, 0, 0, Cost(2.0, 5.0)), NoFitError(None, 0, 0, Cost(3.0, 4.0))
+    assert NoFitError.closest([(None, first), (None, second)])[1].cost == Cost(2.0, 4.0)
+    unknown = NoFitError(None, 0, 0)
+    assert NoFitError.closest([(None, first), (None, unknown)])[1].cost is None
 
 
 def test_the_quickest_plan_within_an_energy():

@@ -61,7 +61,7 @@ def models() -> dict[tuple[str, str, bool], ResourceModel]:
 
 
 def model_of(models, name: str, precision: str, atomic: bool = True) -> ResourceModel:
-    """The memory model of a network, made once: its programs are used by several tests."""
+    """The resource model of a network, made once: its programs are used by several tests."""
     key = (name, precision, atomic)
     if key not in models:
         torch.manual_seed(0)

@@ -2,9 +2,11 @@
 
 A step takes the sum of what its nodes take, whatever their order, and a node is there if a
 parameter that it serves is trained. Which node serves what is read off a few training graphs: one
-with the biases alone, and one for each ratio with every layer at that ratio. What a graph does not
-say is whether masks are kept as bits: the compiler takes the form that needs less memory. So there
-is a row without what the bits cost, which holds for every program, and one with it.
+with the head alone, one with all biases, and one for each ratio with every layer at that ratio. A
+node that these graphs hold in several forms, such as a pool that keeps an index for its gradient,
+counts with the cheapest form that it may have under a scheme. What a graph does not say is whether
+masks are kept as bits: the compiler takes the form that needs less memory. So there is a row
+without what the bits cost, which holds for every program, and one with it.
 """
 
 from __future__ import annotations
@@ -110,11 +112,11 @@ class CostForms:
         shared: dict[Shared, Counter[Fraction]] = defaultdict(Counter)
         less: dict[Name, float] = {}
         for ratio, form in self.plain_at.items():
-            changed, below = _changed(bare, taken, form, amounts(form.graph))
+            changed, lower = _changed(bare, taken, form, amounts(form.graph))
             for path, more in changed.items():
                 options[path, ratio] = options.get((path, ratio), 0.0) + more
-            for name_, amount in below.items():
-                less[name_] = max(less.get(name_, 0.0), amount)
+            for node_name, amount in lower.items():
+                less[node_name] = max(less.get(node_name, 0.0), amount)
             for index, amount in enumerate(amounts(form.graph)):
                 if not form.is_for_weights(index):
                     continue
