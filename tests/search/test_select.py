@@ -115,6 +115,7 @@ def test_selection_is_the_best_of_all(models, name, precision):
         assert found.gain == pytest.approx(best, abs=1e-6)
         assert found.proven
         assert found.sure_bound >= found.bound >= best - 1e-6
+        assert bool(found.assumptions) == (found.bound < found.sure_bound)
         assert found.static_bytes == needs[found.scheme] <= budget
         assert found.gain == pytest.approx(found.scheme.gain(contributions))
 
