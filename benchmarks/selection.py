@@ -55,7 +55,7 @@ HEADER = (
 )  # fmt: skip
 
 
-def memory_model(resolution: int) -> ResourceModel:
+def resource_model(resolution: int) -> ResourceModel:
     torch.manual_seed(0)
     path = data_directory() / "models" / f"{NETWORK}.safetensors"
     scheme = zoo.find_scheme(NETWORK, "49kb")
@@ -217,7 +217,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     start = time.perf_counter()
-    model = memory_model(arguments.resolution)
+    model = resource_model(arguments.resolution)
     reserve = 1024
     if not arguments.no_link:
         head = model.linked(Scheme(0))

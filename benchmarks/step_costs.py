@@ -2,12 +2,12 @@
 
     python benchmarks/step_costs.py [--schemes 60] [--select] [--resolution 64]
 
-For MCUNet-5FPS (42 layers and the head) and for two small networks, a chain and one with a
-shortcut, random schemes are planned, and the time of a step by `Program.step_estimate` is compared
-with the rows of `kilograd.search.costs`. `above the sure row` is by how much more a program takes,
-as a share; `above the expected` the same of the row that counts masks as bits, for the programs
-that keep them so; `not expected` counts the int8 programs that read masks off results, or need
-none.
+For MCUNet-5FPS (42 layers and the head) and for three small networks, a chain, one with a
+shortcut and one with pools, random schemes are planned, and the time of a step by
+`Program.step_estimate` is compared with the rows of `kilograd.search.costs`. `above the sure row`
+is by how much more a program takes, as a share; `above the expected` the same of the row that
+counts masks as bits, for the programs that keep them so; `not expected` counts the int8 programs
+that read masks off results, or need none.
 
 --select chooses schemes of MCUNet-5FPS in int8 under a time limit, with synthetic contributions
 (see selection.py), without a limit of SRAM that matters and with one.
@@ -29,7 +29,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.selection import synthetic
-from tests.search.test_select import NETWORKS
+from tests.search.test_step_limits import NETWORKS
 
 from kilograd import zoo
 from kilograd.compiler import prepare

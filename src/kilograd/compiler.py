@@ -349,8 +349,7 @@ class Draft:
                 return fitter.fitted()
             except NoFitError as error:
                 failures.append((fitter, error))
-        fitter, closest = min(failures, key=lambda f: (f[1].leanest is None, f[1].sram_bytes))
-        closest.bound_bytes = min(failure.bound_bytes for _, failure in failures)
+        fitter, closest = NoFitError.closest(failures)
         raise infeasible(fitter, closest, self.network.graphs, self.program) from closest
 
 

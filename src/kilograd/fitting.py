@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 from kilograd.devices import Device, Storage
 from kilograd.devices.costs import Cost
@@ -57,8 +57,9 @@ class NoFitError(Exception):
     """No plan fits: `leanest` is the leanest program that was found, None where time or energy
     forbids all.
 
-    It has `sram_bytes` in all, and no plan less than `bound_bytes`; `cost` is what a step takes
-    where that is what fails: the cheapest one known.
+    It has `sram_bytes` in all, and no plan less than `bound_bytes`. `cost`: where each choice of
+    what lies in storage that was tried takes too much, whatever the SRAM, the least time and the
+    least energy that any of them takes; they need not be of the same one.
     """
 
     def __init__(
@@ -72,6 +73,15 @@ class NoFitError(Exception):
         super().__init__("no plan fits")
         self.leanest, self.sram_bytes, self.bound_bytes = leanest, sram_bytes, bound_bytes
         self.cost = cost
+
+    @staticmethod
+    def closest(failures: Sequence[tuple[Fitter, NoFitError]]) -> tuple[Fitter, NoFitError]:
+        """Of the forms of a program the one that comes closest, with what holds for all."""
+        fitter, closest = min(failures, key=lambda f: (f[1].leanest is None, f[1].sram_bytes))
+        costs = [failure.cost for _, failure in failures if failure.cost is not None]
+        cost = reduce(Cost.least, costs) if len(costs) == len(failures) else None
+        bound = min(failure.bound_bytes for _, failure in failures)
+        return fitter, NoFitError(closest.leanest, closest.sram_bytes, bound, cost)
 
 
 @dataclass(frozen=True)
@@ -242,7 +252,7 @@ class Fitter:
                     known,
                 )
             except NoPlanError as error:
-                failure = error
+                failure = paging.cheapest(failure, error)
                 continue
             same = best is not None and found.seeds == best.found.seeds
             best = Lean(best.storage if best and same else storage, found)

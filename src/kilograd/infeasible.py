@@ -49,29 +49,44 @@ def infeasible(
     ways = [f"  * {way}" for way in _Ways(fitter, derive, failure).all()]
     rest = ["What would lower it:", *ways] if ways else []
     if failure.leanest is None:
-        return InfeasibleError("\n".join([_too_slow(fitter, failure, plain), *rest]))
+        return InfeasibleError("\n".join([_too_costly(fitter, failure, plain), *rest]))
     return InfeasibleError("\n".join([*_least(fitter, failure, failure.leanest, plain), *rest]))
 
 
-def _too_slow(fitter: Fitter, failure: NoFitError, plain: Program) -> str:
+def _too_costly(fitter: Fitter, failure: NoFitError, plain: Program) -> str:
     program, limit = fitter.program, fitter.sram or 0
     whose = "the budget" if program.budget.sram_bytes == limit else program.device.name
     limits = step_limits(program.budget)
-    plainly, least = plain.step_estimate, failure.cost
+    plainly = plain.step_estimate
     known = [each.told(amount) for each in limits if (amount := each.of(plainly)) is not None]
     taken = f" and takes {' and '.join(known)}" if known else ""
-    planned = [each.told(getattr(least, each.quantity)) for each in limits] if least else []
-    more = f" A plan takes {' and '.join(planned)} or more." if planned else ""
     return (
         f"{program.name} does not fit the {limit:,} bytes of SRAM of {whose} within "
         f"{' and '.join(_given(program.budget))}: as it is it needs {plain_sram_bytes(plain):,}"
-        f"{taken}, and no plan with less was found that keeps to that.{more}"
+        f"{taken}, and no plan with less was found that keeps to that.{_exceeded(limits, failure)}"
+    )
+
+
+def _exceeded(limits: Sequence[StepLimit], failure: NoFitError) -> str:
+    """The limits that every choice of what lies in storage exceeds, with the least of it."""
+    if failure.cost is None:
+        return ""
+    least = [
+        f"{each.told_apart(amount)[0]} ({each.option})"
+        for each in limits
+        if (amount := getattr(failure.cost, each.quantity)) > each.most
+    ]
+    if not least:
+        return " Each choice of what lies in storage that was tried exceeds one of them."
+    return (
+        " Whichever choice of what lies in storage was tried, a step takes at least "
+        f"{' and '.join(least)}."
     )
 
 
 def _given(budget: Budget) -> list[str]:
     """The limits of a step as they were given."""
-    return [f"{each.option}={getattr(budget, each.option)!r}" for each in step_limits(budget)]
+    return [each.named for each in step_limits(budget)]
 
 
 def _least(fitter: Fitter, failure: NoFitError, leanest: Program, plain: Program) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import re
 from collections.abc import Mapping
@@ -170,6 +171,8 @@ class Planning:
             raise InputError("Planning: time_limit=0 leaves no time to plan; give seconds")
 
 
+_MICRO = str.maketrans({"\N{MICRO SIGN}": "u", "\N{GREEK SMALL LETTER MU}": "u"})
+
 _DURATIONS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -197,9 +200,13 @@ def parse_joules(energy: float | str) -> float:
 
 
 def _parse(amount: float | str, units: Mapping[str, float], usual: str) -> float | None:
-    """A positive amount in one of the units, lower case; None where it is none."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e-?\d+)?)\s*([a-z]*)\s*", str(amount).lower())
-    unit = match.group(2) or usual if match else ""
-    if match is None or unit not in units or not float(match.group(1)):
+    """A positive finite amount in one of the units, in any case except that M is no milli; None
+    where it is none.
+    """
+    text = str(amount).translate(_MICRO)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if match is None or (match[2][:1] == "M" and match[2].lower() in ("mj", "ms")):
         return None
-    return float(match.group(1)) * units[unit]
+    unit = match[2].lower() or usual
+    number = float(match[1]) * units.get(unit, 0.0)
+    return number if 0 < number < math.inf else None

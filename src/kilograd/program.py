@@ -224,9 +224,10 @@ class Program:
         for limit in step_limits(self.budget):
             amount = limit.known(self.step_estimate, self.device)
             if amount > limit.most:
+                taken, most = limit.told_apart(amount)
                 raise InfeasibleError(
-                    f"a training step takes {limit.told(amount)} by estimate, more than the "
-                    f"{limit.told(limit.most)} of the budget ({limit.option}) on "
+                    f"a training step takes {taken} by estimate, more than the "
+                    f"{most} of the budget ({limit.option}) on "
                     f"{self.device.name}. What helps: train fewer layers or channels, a smaller "
                     f"input, or {limit.remedy}."
                 )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
 from tests.planning.planned import NETWORKS, QUICK, unplanned
 
 import kilograd as kg
+from kilograd.devices import load
+from kilograd.devices.costs import Cost
+from kilograd.fitting import NoFitError
+from kilograd.planning.paging import Mover, Request, TooCostlyError, leanest, node_prices
+from kilograd.planning.paging.function import pose
+from kilograd.planning.paging.tasks import update_groups
+from kilograd.planning.step_limits import StepLimit
 
 STACK_BYTES = 128
 """By how much the stack of two plans may differ."""
@@ -131,6 +139,50 @@ def test_both_limits_are_named_and_loosened_together():
     assert re.search(r"a step_time of [\d.e-]+ s and a step_energy of [\d.e-]+ J or more", text)
 
 
+def test_what_each_choice_takes_at_least_is_named_where_it_is_too_much():
+    """Constants have to lie in storage, which takes more time than there is, and energy enough."""
+    plain = unplanned("dense")
+    network, example = NETWORKS["dense"]()
+    budget = kg.Budget(
+        sram=int(0.7 * plain.memory.sram_bytes),
+        flash=plain.memory.flash_bytes - 2000,
+        step_time=plain.step_cost.seconds * 1.001,
+        step_energy="10J",
+    )
+    options = {"device": "nrf52840", "update": kg.update.last(2)}
+    with pytest.raises(kg.InfeasibleError) as caught:
+        kg.compile(network, example, budget=budget, planning=kg.Planning(time_limit=2), **options)
+    text = str(caught.value)
+    least = re.search(r"was tried, a step takes at least ([\d.]+) ms \(step_time\)\.", text)
+    assert 1e-3 * float(least[1]) > budget.step_seconds
+    assert "J (step_energy)" not in text
+
+
+@pytest.mark.parametrize("network", ["conv", "dense"])
+def test_the_least_of_each_quantity_over_all_choices(network):
+    """The choice that needs the fewest bytes is tried first, and is not the cheapest."""
+    program, device = unplanned(network), load("nrf52840")
+    graph = program.train.graph
+    prices, mover = node_prices(graph, device, None), Mover(device.storage[0], device)
+    request = Request(graph, prices, True, program.step_cost.seconds / 2)
+    groups = [frozenset(group) for group in update_groups(graph)]
+    sets = [frozenset().union(*groups[:count]) for count in range(len(groups) + 1)]
+    problems = [pose(request, stored, mover)[1] for stored in sets]
+    with pytest.raises(TooCostlyError) as caught:
+        leanest([request], lambda stored: 0, mover, QUICK)
+    assert caught.value.cost == Cost(
+        min(p.plain_seconds for p in problems), min(p.plain_joules for p in problems)
+    )
+    assert max(p.plain_joules for p in problems) > 1.1 * caught.value.cost.joules
+
+
+def test_of_several_forms_the_least_holds_for_all():
+    first, second = NoFitError(None, 0, 0, Cost(2.0, 5.0)), NoFitError(None, 0, 0, Cost(3.0, 4.0))
+    assert NoFitError.closest([(None, first), (None, second)])[1].cost == Cost(2.0, 4.0)
+    unknown = NoFitError(None, 0, 0)
+    assert NoFitError.closest([(None, first), (None, unknown)])[1].cost is None
+
+
 def test_the_quickest_plan_within_an_energy():
     """Reading pages is quicker than running again, and takes twice the energy."""
     sram = int(0.75 * unplanned("conv").memory.sram_bytes)
@@ -161,8 +213,24 @@ def test_limits_on_a_step_that_fits_unplanned():
         return kg.compile(model, example, device="nrf52840", budget=budget)
 
     assert compiled(plain.step_cost.joules).step_cost == plain.step_cost
-    with pytest.raises(kg.InfeasibleError, match="a training step takes"):
-        compiled(plain.step_cost.joules * (1 - 1e-9))
+    for below in (plain.step_cost.joules * (1 - 1e-9), math.nextafter(plain.step_cost.joules, 0)):
+        with pytest.raises(kg.InfeasibleError, match="a training step takes") as caught:
+            compiled(below)
+        pair = re.search(r"takes (.+) by estimate, more than the (.+) of the", str(caught.value))
+        assert pair[1] != pair[2]
+
+
+@pytest.mark.parametrize("ulps", range(1, 9))
+@pytest.mark.parametrize("most", [48.13e-6, 0.1, 1.0, 123.0, 9.99951e-7])
+def test_a_limit_and_what_is_just_above_it_read_differently(most, ulps):
+    amount = most + ulps * math.ulp(most)
+    taken, limit = StepLimit("joules", most).told_apart(amount)
+    assert taken != limit
+
+
+def test_a_limit_and_what_is_far_above_it_read_shortly():
+    assert StepLimit("joules", 1e-4).told_apart(0.123456789) == ("123.5 mJ", "100 µJ")
+    assert StepLimit("seconds", 1e-4).told_apart(1.00004e-4) == ("100.004 µs", "100 µs")
 
 
 @pytest.mark.parametrize(("option", "name"), [("step_time", "time"), ("step_energy", "energy")])
@@ -174,17 +242,57 @@ def test_a_device_that_has_no_estimate(option, name):
 
 
 @pytest.mark.parametrize(
+    ("option", "given", "rate"),
+    [("step_time", "500ms", "flop_per_second"), ("step_energy", "5mJ", "flop_per_joule")],
+)
+def test_the_way_to_an_estimate_leads_there(option, given, rate):
+    model, example = NETWORKS["conv"]()
+    budget = kg.Budget(**{option: given})
+    with pytest.raises(kg.InputError, match=f"{option}='{given}' needs .* describe its {rate} in"):
+        kg.compile(model, example, budget=budget)
+    device = load("host").model_copy(update={rate: 1e10})
+    assert kg.compile(model, example, budget=budget, device=device).step_estimate
+    board = load("stm32f746").model_copy(update={"cycles_per_instruction": None})
+    with pytest.raises(kg.InputError, match=r"describe \w+ and cycles_per_instruction in a device"):
+        kg.compile(model, example, budget=budget, device=board)
+
+
+@pytest.mark.parametrize(
     ("given", "joules"),
-    [("5mJ", 5e-3), ("300uJ", 3e-4), (" 2 J", 2.0), (0.25, 0.25), ("1e-3", 1e-3)],
+    [
+        *(("5mJ", 5e-3), ("5mj", 5e-3), ("300uJ", 3e-4), (" 2 J", 2.0), (0.25, 0.25)),
+        *(("5 \N{MICRO SIGN}J", 5e-6), ("5\N{GREEK SMALL LETTER MU}J", 5e-6)),
+        *(("1e-3", 1e-3), ("1E-3J", 1e-3), ("1e+2mJ", 0.1), (1e16, 1e16), ("1e16", 1e16)),
+    ],
 )
 def test_energies(given, joules):
     assert kg.Budget(step_energy=given).step_joules == pytest.approx(joules)
 
 
-@pytest.mark.parametrize("given", ["5ms", "0", "-1mJ", "much", "5kWh"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("5ms", "0", "-1mJ", "much", "5kWh", "5MJ", "5Mj", "1e400J", "1e-400J", float("inf")),
+        *(float("nan"), True, "1e-320nJ"),
+    ],
+)
 def test_no_energies(given):
     with pytest.raises(kg.InputError, match="is no energy; write joules"):
         _ = kg.Budget(step_energy=given).step_joules
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("500ms", 0.5), ("5 \N{MICRO SIGN}s", 5e-6), ("2 MIN", 120.0), ("1.5Min", 90.0), ("2S", 2.0)],
+)
+def test_durations(given, seconds):
+    assert kg.Budget(step_time=given).step_seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("given", ["5MS", "5Ms", "1e400s", "1e308h", "5mJ", 0])
+def test_no_durations(given):
+    with pytest.raises(kg.InputError, match="is no duration; write seconds"):
+        _ = kg.Budget(step_time=given).step_seconds
 
 
 def test_a_step_that_is_too_slow_as_it_is():

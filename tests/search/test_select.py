@@ -61,7 +61,7 @@ def models() -> dict[tuple[str, str, bool], ResourceModel]:
 
 
 def model_of(models, name: str, precision: str, atomic: bool = True) -> ResourceModel:
-    """The memory model of a network, made once: its programs are used by several tests."""
+    """The resource model of a network, made once: its programs are used by several tests."""
     key = (name, precision, atomic)
     if key not in models:
         torch.manual_seed(0)
@@ -115,6 +115,7 @@ def test_selection_is_the_best_of_all(models, name, precision):
         assert found.gain == pytest.approx(best, abs=1e-6)
         assert found.proven
         assert found.sure_bound >= found.bound >= best - 1e-6
+        assert bool(found.assumptions) == (found.bound < found.sure_bound)
         assert found.static_bytes == needs[found.scheme] <= budget
         assert found.gain == pytest.approx(found.scheme.gain(contributions))
 

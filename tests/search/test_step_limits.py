@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import kilograd as kg
 from kilograd.compiler import prepare
@@ -18,11 +19,32 @@ from kilograd.search.layers import layers_of
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.select import Limits, select
+from tests.search import test_select
 from tests.search.networks import blobs, perceptron
 from tests.search.test_search import run
-from tests.search.test_select import CASES, NETWORKS, RATIOS, every_scheme, table
+from tests.search.test_select import RATIOS, every_scheme, table
 
 DEVICE, PLENTY = "stm32f746", 10**6
+
+
+class Pools(nn.Module):
+    """Pools between layers, whose index is kept only where a gradient passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.third = nn.Linear(128, 16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.max_pool2d(torch.relu(self.first(x)), 2)
+        x = torch.max_pool2d(torch.relu(self.second(x)), 2)
+        return self.head(torch.relu(self.third(x.flatten(1))))
+
+
+NETWORKS = {**test_select.NETWORKS, "pools": Pools}
+CASES = [*test_select.CASES, ("pools", "float32"), ("pools", "int8")]
 
 
 def model_of(name: str, precision: str, **options: object) -> ResourceModel:

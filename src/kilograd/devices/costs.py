@@ -13,6 +13,10 @@ class Cost:
     seconds: float
     joules: float
 
+    def least(self, other: Cost) -> Cost:
+        """The less of each quantity."""
+        return Cost(min(self.seconds, other.seconds), min(self.joules, other.joules))
+
 
 def total(costs: Iterable[Cost]) -> Cost:
     """The sum of costs."""

@@ -110,7 +110,7 @@ def with_prefix(amount: float, unit: str, figures: int = 2) -> str:
         ((scale, prefix) for scale, prefix in _PREFIXES if amount >= 0.995 * scale), _PREFIXES[-1]
     )
     digits = amount / scale
-    return f"{float(f'{digits:.{figures}g}'):g} {prefix}{unit}"
+    return f"{float(f'{digits:.{figures}g}'):.{max(figures, 6)}g} {prefix}{unit}"
 
 
 def _with_unit(amount: float, unit: str) -> str:

@@ -15,15 +15,23 @@ Quantity = Literal["seconds", "joules"]
 
 @dataclass(frozen=True)
 class StepLimit:
-    """At most so many seconds or joules for a training step, by estimate."""
+    """At most so many seconds or joules for a training step, by estimate; `given` is how the user
+    wrote it.
+    """
 
     quantity: Quantity
     most: float
+    given: float | str | None = None
 
     @property
     def option(self) -> str:
         """The field of the budget."""
         return "step_time" if self.quantity == "seconds" else "step_energy"
+
+    @property
+    def named(self) -> str:
+        """As the user gave it: `step_time='500ms'`."""
+        return f"{self.option}={self.most if self.given is None else self.given!r}"
 
     def of(self, estimate: Estimate) -> float | None:
         """What is limited of an estimate, None where it is not known."""
@@ -32,6 +40,14 @@ class StepLimit:
     def told(self, amount: float) -> str:
         """`12.34 ms`, `0.5 µJ`."""
         return with_prefix(amount, self.unit, 4)
+
+    def told_apart(self, amount: float) -> tuple[str, str]:
+        """An amount and the limit, in so many figures that they differ."""
+        for figures in range(4, 18):
+            pair = tuple(with_prefix(each, self.unit, figures) for each in (amount, self.most))
+            if pair[0] != pair[1]:
+                return pair[0], pair[1]
+        return f"{amount!r} {self.unit}", f"{self.most!r} {self.unit}"
 
     @property
     def unit(self) -> str:
@@ -55,21 +71,24 @@ class StepLimit:
         if amount is not None:
             return amount
         name = "time" if self.quantity == "seconds" else "energy"
-        fields = ["clock_hz"] if self.quantity == "seconds" else ["joules_per_cycle"]
         if device.is_host:
-            fields = ["a cpu whose instructions are counted", *fields]
+            rate = "flop_per_second" if self.quantity == "seconds" else "flop_per_joule"
+            way = f"describe its {rate} in a device file, or take a device that has one"
+        else:
+            factor = "clock_hz" if self.quantity == "seconds" else "joules_per_cycle"
+            way = f"describe {factor} and cycles_per_instruction in a device file"
         raise InputError(
-            f"budget: {self.option}={self.most:.4g} needs an estimate of {name}, and "
-            f"{device.name} has none; leave it out, or describe "
-            f"{', '.join([*fields[:-1], f'{fields[-1]} and cycles_per_instruction'])} in a device "
-            "file"
+            f"budget: {self.named} needs an estimate of {name}, and {device.name} has none; leave "
+            f"it out, or {way}"
         )
 
 
 def step_limits(budget: Budget) -> tuple[StepLimit, ...]:
     """What a budget says of a step."""
-    limits: tuple[tuple[Quantity, float | None], ...] = (
-        ("seconds", budget.step_seconds),
-        ("joules", budget.step_joules),
+    limits: tuple[tuple[Quantity, float | None, float | str | None], ...] = (
+        ("seconds", budget.step_seconds, budget.step_time),
+        ("joules", budget.step_joules, budget.step_energy),
     )
-    return tuple(StepLimit(quantity, most) for quantity, most in limits if most is not None)
+    return tuple(
+        StepLimit(quantity, most, given) for quantity, most, given in limits if most is not None
+    )

@@ -2,9 +2,11 @@
 
 A step takes the sum of what its nodes take, whatever their order, and a node is there if a
 parameter that it serves is trained. Which node serves what is read off a few training graphs: one
-with the biases alone, and one for each ratio with every layer at that ratio. What a graph does not
-say is whether masks are kept as bits: the compiler takes the form that needs less memory. So there
-is a row without what the bits cost, which holds for every program, and one with it.
+with the head alone, one with all biases, and one for each ratio with every layer at that ratio. A
+node that these graphs hold in several forms, such as a pool that keeps an index for its gradient,
+counts with the cheapest form that it may have under a scheme. What a graph does not say is whether
+masks are kept as bits: the compiler takes the form that needs less memory. So there is a row
+without what the bits cost, which holds for every program, and one with it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,11 @@ from kilograd.search.scheme import Scheme
 
 Amounts = Callable[[Graph], Sequence[float]]
 """What each node of a graph takes, in order."""
+
+Name = tuple[str, str, bool, int]
+"""What a node is, by which nodes of several graphs are told to be the same: layer, operator,
+whether it is for weights, and which of these it is.
+"""
 
 Shared = tuple[frozenset[str], str, str, float]
 """Nodes that several layers' weights share: the layers, where they are and what, and the amount."""
@@ -93,25 +100,23 @@ class CostForms:
             if more > 0:
                 unless[first, any_of] = unless.get((first, any_of), 0.0) + more
             else:
-                base = [b and b + more * (k >= first) for k, b in enumerate(base)]
+                base = [None if b is None else b + more * (k >= first) for k, b in enumerate(base)]
         least = replace(least, base=tuple(base))
         return CostRows(least, replace(least, name=f"{name}, masks as bits", unless=unless))
 
     def _least(self, name: str, amounts: Amounts, rounding: float) -> Row:
-        bare, count = self.plain, len(self.plain.paths)
+        bare = self.plain
         taken = amounts(bare.graph)
-        base = [0.0] * (count + 1)
-        for first, amount in zip(self._first(), taken, strict=True):
-            for k in range(first, count + 1):
-                base[k] += amount
+        base = self._base(taken, amounts(self.head.graph))
         options: dict[Option, float] = {}
         shared: dict[Shared, Counter[Fraction]] = defaultdict(Counter)
-        uncertain = 0.0
+        less: dict[Name, float] = {}
         for ratio, form in self.plain_at.items():
-            changed, below = _changed(bare, taken, form, amounts(form.graph))
+            changed, lower = _changed(bare, taken, form, amounts(form.graph))
             for path, more in changed.items():
                 options[path, ratio] = options.get((path, ratio), 0.0) + more
-            uncertain = min(uncertain, below)
+            for node_name, amount in lower.items():
+                less[node_name] = max(less.get(node_name, 0.0), amount)
             for index, amount in enumerate(amounts(form.graph)):
                 if not form.is_for_weights(index):
                     continue
@@ -125,8 +130,32 @@ class CostForms:
                     shared[owners, node.location.layer, node.op.name, amount][ratio] += 1
         # A streamed chain is rounded once, not once an operator.
         stages = sum(isinstance(node.op, Stage) for node in bare.graph.nodes)
-        below = uncertain - rounding * stages
+        below = -sum(less.values()) - rounding * stages
         return Row(name, tuple(b + below for b in base), options, _once(shared))
+
+    def _base(self, taken: Sequence[float], for_head: Sequence[float]) -> list[float]:
+        """What the nodes take with the biases of the last k layers, for each k; `taken` with those
+        of all layers, `for_head` with none.
+
+        A node may take less where some of its results are not read, such as a pool without its
+        index. So until all its readers are there it counts with the less of what it takes with all
+        biases and with none.
+        """
+        bare, first = self.plain, self._first()
+        alone = dict(zip(_names(self.head), for_head, strict=True))
+        base = [0.0] * (len(bare.paths) + 1)
+        for index, name in enumerate(_names(bare)):
+            readers = {
+                reader
+                for value in bare.graph.nodes[index].outputs
+                for reader in bare.alive.readers.get(value, ())
+            }
+            whole_from = max((first[reader] for reader in readers), default=0)
+            amount = taken[index]
+            least = min(amount, alone.get(name, amount))
+            for k in range(first[index], len(base)):
+                base[k] += amount if k >= whole_from else least
+        return base
 
     def _first(self) -> list[int]:
         """From how many biases on each node is there. What has no reason among the parameters and
@@ -163,13 +192,13 @@ class CostForms:
 
 def _changed(
     bare: Form, taken: Sequence[float], form: Form, amounts: Sequence[float]
-) -> tuple[dict[str, float], float]:
+) -> tuple[dict[str, float], dict[Name, float]]:
     """How much more than with biases alone the nodes take that read a layer's weight, by the layer;
-    and how much less, not more than 0, the others do.
+    and how much less each of the others does, where it does.
     """
     before = dict(zip(_names(bare), taken, strict=True))
     by_layer: dict[str, float] = {}
-    below = 0.0
+    less: dict[Name, float] = {}
     for index, (name, amount) in enumerate(zip(_names(form), amounts, strict=True)):
         if form.is_for_weights(index):
             continue
@@ -177,15 +206,14 @@ def _changed(
         path = form.weight_read(index) if more else None
         if path is not None:
             by_layer[path] = by_layer.get(path, 0.0) + more
-        else:
-            below += min(more, 0.0)
-    return by_layer, below - sum(before.values())
+        elif more < 0:
+            less[name] = -more
+    return by_layer, less | before
 
 
-def _names(form: Form) -> list[tuple[str, str, bool, int]]:
-    """What each node is, by which nodes of several graphs are told to be the same."""
+def _names(form: Form) -> list[Name]:
     counts = Counter[tuple[str, str, bool]]()
-    names = []
+    names: list[Name] = []
     for index, node in enumerate(form.graph.nodes):
         name = (node.location.layer, node.op.name, form.is_for_weights(index))
         names.append((*name, counts[name]))

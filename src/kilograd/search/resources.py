@@ -167,7 +167,7 @@ class ResourceModel:
             taken = StepLimit(quantity, 0.0).of(needs.step)
             if taken is not None and needs.static_bytes <= most_bytes:
                 less = max(less, (row.value(scheme) or 0.0) - taken)
-        base = tuple(size and size - less for size in row.base)
+        base = tuple(None if size is None else size - less for size in row.base)
         return replace(row, name=f"{row.name}, or {less:.2g} less", base=base) if less else row
 
     @cached_property

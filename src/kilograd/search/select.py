@@ -201,9 +201,10 @@ def _too_much(needed: int, most: int | None) -> bool:
 
 def head_takes(limit: StepLimit, amount: float) -> str:
     """That the head alone takes more of a step than the limit."""
+    taken, most = limit.told_apart(amount)
     return (
-        f"training the head alone takes {limit.told(amount)} a step by estimate, more than the "
-        f"{limit.told(limit.most)} of the budget ({limit.option}), so there is no scheme to search "
+        f"training the head alone takes {taken} a step by estimate, more than the "
+        f"{most} of the budget ({limit.option}), so there is no scheme to search "
         f"for.\nWhat helps: a smaller input, a narrower network, or {limit.remedy}."
     )
 
@@ -297,10 +298,13 @@ class _Search:
         bound = self.sure_bound = math.inf
         assume = False
         while (left := self._deadline - time.perf_counter()) > 0:
-            answer = self._solve(best, left, assume)
-            bound = min(bound, answer.bound)
+            answer, assumptions = self._solve(best, left, assume)
             if not assume:
-                self.sure_bound = bound
+                self.sure_bound = answer.bound
+            if not set(self.assumptions) <= set(assumptions):  # some were refuted
+                bound, self.assumptions = self.sure_bound, ()
+            if answer.bound < bound:
+                bound, self.assumptions = answer.bound, assumptions
             if answer.scheme is not None and self.fits(answer.scheme):
                 best = max(answer.scheme, best, key=self._gain)
             if answer.scheme is None or bound <= self._gain(best) + TOLERANCE:
@@ -345,7 +349,7 @@ class _Search:
         left = self._deadline - time.perf_counter()
         if excess <= 0 or left <= 0:
             return []
-        found = self._solve(best, left, assume=True, spare_bytes=excess).scheme
+        found = self._solve(best, left, assume=True, spare_bytes=excess)[0].scheme
         return [found] if found and self._gain(found) > self._gain(best) + TOLERANCE else []
 
     def _quick(self, scheme: Scheme) -> bool:
@@ -368,9 +372,11 @@ class _Search:
                 rows.append((row, limit))
         return rows
 
-    def _solve(self, best: Scheme, seconds: float, assume: bool, spare_bytes: int = 0) -> Answer:
-        """The integer program, with what the planned programs taught where one may assume it;
-        `spare_bytes` of the SRAM are left.
+    def _solve(
+        self, best: Scheme, seconds: float, assume: bool, spare_bytes: int = 0
+    ) -> tuple[Answer, tuple[str, ...]]:
+        """The answer of the integer program, and what it assumes: what the planned programs taught,
+        where one may assume it. `spare_bytes` of the SRAM are left.
         """
         rows, assumptions = self._model.rows, list[str]()
         program = SchemeProgram(self._gains, self._model)
@@ -399,5 +405,4 @@ class _Search:
             if too_large or too_slow:
                 program.cut_off(scheme, with_larger=True)
                 assumptions.append(f"what trains all of it, or more, does not fit either: {scheme}")
-        self.assumptions = tuple(assumptions)
-        return program.solve(seconds, best)
+        return program.solve(seconds, best), tuple(assumptions)

@@ -100,7 +100,9 @@ def leanest(
     """The plans of the smallest arena beside what does not lie in storage; `known` ones, of another
     mover, where none are leaner.
 
-    Raises NoPlanError where time or energy alone forbids every plan.
+    Raises NoPlanError where time or energy alone forbids every plan: TooCostlyError where each
+    choice of what lies in storage takes too much already where everything runs once, with the least
+    of each quantity that any of them takes.
     """
     mover = mover if settings.page else None
     rows: list[tuple[int, int, frozenset[Value], list[tuple[Step, Problem]]]] = []
@@ -119,10 +121,10 @@ def leanest(
         try:
             found = _leanest(requests, posed, mover, settings)
         except TooCostlyError as error:
-            failure = failure or error
+            failure = cheapest(failure, error)
             continue
         except NoPlanError as error:
-            failure = error
+            failure = cheapest(failure, error)
             tries += 1
             continue
         tries += 1
@@ -134,6 +136,15 @@ def leanest(
         assert failure is not None
         raise failure
     return best
+
+
+def cheapest(known: NoPlanError | None, error: NoPlanError) -> NoPlanError:
+    """One failure for two: where both are of the cost, with the least of each quantity."""
+    if not isinstance(error, TooCostlyError) or known is None:
+        return error
+    if not isinstance(known, TooCostlyError):
+        return known
+    return TooCostlyError(known.cost.least(error.cost))
 
 
 def leanest_plans(
