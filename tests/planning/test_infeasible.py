@@ -136,7 +136,8 @@ def test_both_limits_are_named_and_loosened_together():
     limits = {"step_time": plain.seconds * 1.01, "step_energy": plain.joules * 1.01}
     text = refusal("conv", 12_000, **limits)
     assert all(f"{option}={limit!r}" in text for option, limit in limits.items())
-    assert re.search(r"a step_time of [\d.e-]+ s and a step_energy of [\d.e-]+ J or more", text)
+    # Either limit by itself helps only where a search that is cut off finds another plan.
+    assert re.search(r"a step_(time of [\d.e-]+ s|energy of [\d.e-]+ J)\b.* or more", text)
 
 
 def test_what_each_choice_takes_at_least_is_named_where_it_is_too_much():
