@@ -178,12 +178,8 @@ _DURATIONS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 def parse_seconds(duration: float | str) -> float:
     """Seconds from a number or a text such as "500ms", "2s" or "1.5min"."""
-    seconds = _parse(duration, _DURATIONS, "s")
-    if seconds is None:
-        raise InputError(
-            f"{duration!r} is no duration; write seconds as a number, or as 500ms, 2s or 1.5min"
-        )
-    return seconds
+    told = "duration; write seconds as a number, or as 500ms, 2s or 1.5min"
+    return _parse(duration, _DURATIONS, "s", told)
 
 
 _ENERGIES = {"nj": 1e-9, "uj": 1e-6, "mj": 1e-3, "j": 1.0}
@@ -191,22 +187,20 @@ _ENERGIES = {"nj": 1e-9, "uj": 1e-6, "mj": 1e-3, "j": 1.0}
 
 def parse_joules(energy: float | str) -> float:
     """Joules from a number or a text such as "300uJ", "5mJ" or "2J"."""
-    joules = _parse(energy, _ENERGIES, "j")
-    if joules is None:
-        raise InputError(
-            f"{energy!r} is no energy; write joules as a number, or as 300uJ, 5mJ or 2J"
-        )
-    return joules
+    return _parse(
+        energy, _ENERGIES, "j", "energy; write joules as a number, or as 300uJ, 5mJ or 2J"
+    )
 
 
-def _parse(amount: float | str, units: Mapping[str, float], usual: str) -> float | None:
-    """A positive finite amount in one of the units, in any case except that M is no milli; None
-    where it is none.
+def _parse(amount: float | str, units: Mapping[str, float], usual: str, told: str) -> float:
+    """A positive finite amount in one of the units, in any case except that M is no milli. Raises
+    InputError, that it is no `told`.
     """
     text = str(amount).translate(_MICRO)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if match is None or (match[2][:1] == "M" and match[2].lower() in ("mj", "ms")):
-        return None
-    unit = match[2].lower() or usual
-    number = float(match[1]) * units.get(unit, 0.0)
-    return number if 0 < number < math.inf else None
+    number = 0.0
+    if match and not (match[2][:1] == "M" and match[2].lower() in ("mj", "ms")):
+        number = float(match[1]) * units.get(match[2].lower() or usual, 0.0)
+    if not 0 < number < math.inf:
+        raise InputError(f"{amount!r} is no {told}")
+    return number

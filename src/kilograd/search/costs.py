@@ -112,12 +112,13 @@ class CostForms:
         shared: dict[Shared, Counter[Fraction]] = defaultdict(Counter)
         less: dict[Name, float] = {}
         for ratio, form in self.plain_at.items():
-            changed, lower = _changed(bare, taken, form, amounts(form.graph))
+            here = amounts(form.graph)
+            changed, lower = _changed(bare, taken, form, here)
             for path, more in changed.items():
                 options[path, ratio] = options.get((path, ratio), 0.0) + more
             for node_name, amount in lower.items():
                 less[node_name] = max(less.get(node_name, 0.0), amount)
-            for index, amount in enumerate(amounts(form.graph)):
+            for index, amount in enumerate(here):
                 if not form.is_for_weights(index):
                     continue
                 names = form.reasons[index]

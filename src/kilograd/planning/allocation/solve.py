@@ -30,7 +30,7 @@ from kilograd.planning.allocation.timeline import Timeline, components
 Method = Literal["auto", "heuristic", "search", "cp-sat"]
 
 MOST_PLACEMENTS = 2_000_000
-"""Of the search, where no time limit is given: some eight seconds of one core for 200 buffers."""
+"""Of the search, where no time limit is given: seconds for some hundred buffers."""
 
 _LONGEST_SECONDS = 600.0
 _WITHOUT_SEARCH_SECONDS = 5.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Location, Node, Value
-from kilograd.ops.optimizer import Assign, SgdStep
+from kilograd.ops.optimizer import SgdStep
 from kilograd.ops.page import PageIn, PageOut
 from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.planning.paging.tasks import Kind, Step, Task
@@ -121,11 +121,8 @@ class _Writer:
             return
         for value in task.loads:
             self.env[value] = self.read_page(value, value)
-        copied = {self.graph.updates[state] for state, _ in task.successors}
-        for index in task.nodes:
-            node = self.graph.nodes[index]
-            if not (isinstance(node.op, Assign) and node.outputs[0] in copied):
-                self.run_node(index)
+        for index in self.step.run_nodes(task):
+            self.run_node(index)
         location = self.graph.nodes[task.nodes[-1]].location
         for state, successor in task.successors:
             self.updates[state] = self.write(successor, self.read(successor), location)
@@ -147,9 +144,8 @@ class _Writer:
     def reload(self, task: Task) -> None:
         """Load states anew that the update has stepped in RAM and the plan goes on reading."""
         assert self.index is not None
-        stepped = {*task.reads, *task.loads}
         for state, _ in task.successors:
-            if state not in self.env or state not in stepped:
+            if state not in self.env or state not in task.reads:
                 continue
             del self.env[state]
             if self.read_later(state):

@@ -8,7 +8,7 @@ from kilograd.devices.costs import Cost, total
 from kilograd.errors import CompilerBug
 from kilograd.ir import Graph, Value
 from kilograd.ir import Node as GraphNode
-from kilograd.ops.optimizer import Assign, SgdStep
+from kilograd.ops.optimizer import SgdStep
 from kilograd.ops.stored_step import StoredSgdStep
 from kilograd.planning.lifetimes import aligned
 from kilograd.planning.paging.price import Mover, chunked
@@ -34,6 +34,7 @@ class _Writer:
             for state, successor in graph.updates.items()
             if state not in step.stored
         }
+        self.last_reader = {v: task for task in step.tasks for v in task.reads}
         self.by_pointer = {v for v in graph.outputs if not v.type.rank}
 
     def problem(self) -> Problem:
@@ -99,7 +100,7 @@ class _Writer:
         return tuple(sorted(state.name for state in found))
 
     def cost(self, task: Task) -> Cost:
-        parts = [self.costs[i] for i in task.nodes if not self.written_instead(task, i)]
+        parts = [self.costs[i] for i in self.step.run_nodes(task)]
         if task.kind is Kind.LOAD:
             parts.append(self.moved(task.outputs)[0])
         parts += [self.moved([state])[0] for state in (*task.loads, *self.reloads(task))]
@@ -109,19 +110,12 @@ class _Writer:
             parts += [self.mover.keep(v.type.bytes) for _, v in task.successors]
         return total(parts)
 
-    def written_instead(self, task: Task, index: int) -> bool:
-        """Whether a node copies a next value to a state that lies in storage, which is a page."""
-        node, updates = self.step.graph.nodes[index], self.step.graph.updates
-        copied = {updates[state] for state, _ in task.successors}
-        return isinstance(node.op, Assign) and node.outputs[0] in copied
-
     def reloads(self, task: Task) -> list[Value]:
         """The states that an update overwrites in RAM and a later task reads as they were."""
         if task.kind is not Kind.UPDATE or task.in_chunks:
             return []
-        later = self.step.tasks[self.step.tasks.index(task) + 1 :]
-        read = {value for other in later for value in other.reads}
-        return [s for s, _ in task.successors if s in task.reads and s in read]
+        states = [state for state, _ in task.successors if state in task.reads]
+        return [state for state in states if self.last_reader[state] is not task]
 
     def moved(self, values: Sequence[Value]) -> tuple[Cost, Cost]:
         """What it costs to read values from storage, and to write them."""

@@ -69,6 +69,18 @@ class Step:
         """The tensor that a value is a view of, or itself."""
         return self.source.get(value, value)
 
+    def run_nodes(self, task: Task) -> tuple[int, ...]:
+        """The nodes of a task that run: not those that copy a next value to a state in storage,
+        which is written as a page instead.
+        """
+        copied = {self.graph.updates[state] for state, _ in task.successors}
+        nodes = self.graph.nodes
+        return tuple(
+            i
+            for i in task.nodes
+            if not (isinstance(nodes[i].op, Assign) and nodes[i].outputs[0] in copied)
+        )
+
 
 def tasks(graph: Graph, stored: frozenset[Value], *, commit: bool) -> Step:
     """The tasks of an ordered graph whose constants and states in `stored` lie in storage.
