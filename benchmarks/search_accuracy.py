@@ -1,7 +1,7 @@
 """Found schemes against hand-made ones at equal SRAM: accuracy, and whether gains add up.
 
     python benchmarks/search_accuracy.py --tables DIRECTORY [--data digits faces spoken speech]
-        [--seeds 3] [--json FILE] [--plots DIRECTORY] [--quick]
+        [--seeds 3] [--rounds 6] [--jobs 2] [--json FILE] [--plots DIRECTORY] [--quick]
 
 Tasks: `digits`, `faces` and `spoken`, transfer of the pretrained MCUNet-5FPS (transfer.py), and
 `speech`, a DS-CNN that gets to know a new speaker (benchmarks/speech.py, the one whom it knows
@@ -15,12 +15,14 @@ the stack differs by a hundred bytes), and for evenly spaced budgets between, th
 largest summed contributions is selected. All are trained: SGD on single samples, the same samples
 in the same order, the rate of a grid that is best on validation samples (at most 400 of those that
 are neither learned from nor for testing), mean and standard deviation of the test accuracy over the
-seeds. Neither contributions nor anything else is chosen by test samples.
+seeds. Then, as in a search with a front of these budgets, what was trained, the published schemes
+aside, corrects the contributions, and what is selected by them is trained, --rounds times. Neither
+contributions nor anything else is chosen by test samples.
 
-`sum` rows are the selections. `found` rows are what `kilograd search` answers: the scheme of the
-best validation accuracy among all selections and references, but for the published ones, that need
-no more SRAM. `predicted` is the sum of contributions, `realised` the test accuracy less that of the
-head alone.
+`sum` rows are the first selections, `refined` rows the later ones. `found` rows are what `kilograd
+search` answers: of all that was trained but for the published ones and needs no more SRAM, the
+scheme of the best validation accuracy. `predicted` is the sum of contributions, `realised` the test
+accuracy less that of the head alone.
 
 --quick is a smoke test of minutes at most: tiny budgets, one rate, and gains drawn at random where
 the directory has no table.
@@ -37,6 +39,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 
@@ -55,6 +58,9 @@ from kilograd.planning.front import FrontPoint
 from kilograd.report.choices import front
 from kilograd.report.contributions import additivity
 from kilograd.report.drawing import svg
+from kilograd.search.correction import corrected
+from kilograd.search.layers import Layers
+from kilograd.search.measure import gain
 from kilograd.search.points import biases_only, head_only, last_layers
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
@@ -64,6 +70,8 @@ from kilograd.search.table import Contributions, Gain
 
 RATES = (0.001, 0.003, 0.01)
 JUDGED = 400
+SECONDS = 20.0
+"""Of a selection."""
 HEADER = ("scheme", "kind", "SRAM, B", "rate", "accuracy, %", "predicted", "realised")
 
 
@@ -89,7 +97,7 @@ class Row:
     static_bytes: int
     predicted: float | None
     rate: float
-    judged: float
+    judged: tuple[float, ...]
     accuracies: tuple[float, ...]
 
     @property
@@ -183,13 +191,12 @@ def references(task: Task, model: ResourceModel) -> dict[str, tuple[str, Scheme]
 
 
 def train(
-    task: Task, model: ResourceModel, scheme: Scheme, rates: tuple[float, ...], seeds: int,
-    optimize: str,
-) -> tuple[float, float, tuple[float, ...]]:  # fmt: skip
-    """The best rate on validation samples, the accuracy on these, and the test accuracies of the
-    seeds with it.
+    task: Task, layers: Layers, scheme: Scheme, rates: tuple[float, ...], seeds: int, optimize: str
+) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """The best rate on validation samples, and with it the accuracy of each seed on these and on
+    test samples.
     """
-    session = task.prepared.program(scheme.spec(model.layers)).on_host(optimize=optimize)
+    session = task.prepared.program(scheme.spec(layers)).on_host(optimize=optimize)
     results = {}
     for rate in rates:
         judged, tested = [], []
@@ -200,9 +207,46 @@ def train(
             finite = learn(session, samples, task.epochs, rate, seed)
             judged.append(session.accuracy(*validation) if finite else 0.0)
             tested.append(session.accuracy(*task.test) if finite else 0.0)
-        results[rate] = float(np.mean(judged)), tuple(tested)
-    best = max(results, key=lambda rate: results[rate][0])
+        results[rate] = tuple(judged), tuple(tested)
+    best = max(results, key=lambda rate: float(np.mean(results[rate][0])))
     return best, *results[best]
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Trains schemes, each once, in `jobs` processes."""
+
+    task: Task
+    model: ResourceModel
+    gains: Contributions
+    arguments: argparse.Namespace
+
+    def rows(self, named: Mapping[str, tuple[str, Scheme]]) -> list[Row]:
+        """The rows of schemes, given as kind and scheme by name."""
+        quick = self.arguments.quick
+        schemes = list(dict.fromkeys(scheme for _, scheme in named.values()))
+        work = (
+            joblib.delayed(train)(
+                self.task, self.model.layers, scheme, RATES[1:2] if quick else RATES,
+                self.arguments.seeds, "-O1",
+            )
+            for scheme in schemes
+        )  # fmt: skip
+        results = joblib.Parallel(n_jobs=self.arguments.jobs)(work)
+        trained = dict(zip(schemes, results, strict=True))
+        return [
+            Row(
+                key, kind, scheme, self.model.static_bytes(scheme), self._predicted(scheme),
+                *trained[scheme],
+            )
+            for key, (kind, scheme) in named.items()
+        ]  # fmt: skip
+
+    def _predicted(self, scheme: Scheme) -> float | None:
+        try:
+            return scheme.gain(self.gains)
+        except InputError:  # a ratio that was not measured
+            return None
 
 
 def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> list[Row]:
@@ -211,36 +255,56 @@ def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> l
     named = references(task, model)
     if arguments.quick:
         named = {key: named[key] for key in ("head", "biases 5", "last 1")}
-    rates = RATES[1:2] if arguments.quick else RATES
     budgets = {key: model.static_bytes(scheme) for key, (_, scheme) in named.items()}
     low, high = min(budgets.values()), max(budgets.values())
     if not arguments.quick:
         for budget in np.linspace(low, high, arguments.curve + 2)[1:-1]:
             budgets[f"{budget / 1024:.0f} KB"] = int(budget)
-    for key, budget in budgets.items():
-        found = select(gains, model, Limits(budget), link=False, reserve_bytes=0)
-        log(f"{name}: at {key}, {budget:,} B: gain {found.gain:.4f}, gap {found.gap:.4f}")
-        named[f"sum at {key}"] = ("sum", found.scheme)
-    rows: list[Row] = []
-    trained: dict[Scheme, tuple[float, float, tuple[float, ...]]] = {}
-    optimize = "-O1" if arguments.quick else "-O3"
-    for key, (kind, scheme) in named.items():
-        if scheme not in trained:
-            trained[scheme] = train(task, model, scheme, rates, arguments.seeds, optimize)
-        try:
-            predicted = scheme.gain(gains)
-        except InputError:  # a ratio that was not measured
-            predicted = None
-        needed = model.static_bytes(scheme)
-        rows.append(Row(key, kind, scheme, needed, predicted, *trained[scheme]))
-        log(f"{name}: {key}: {100 * rows[-1].mean:.1f} +- {100 * rows[-1].spread:.1f}")
+
+    def selected(table: Contributions, kind: str, name: str) -> dict[str, tuple[str, Scheme]]:
+        chosen = {}
+        for key, budget in budgets.items():
+            limits = Limits(budget)
+            best = select(table, model, limits, seconds=SECONDS, link=False, reserve_bytes=0)
+            chosen[f"{name} at {key}"] = (kind, best.scheme)
+        return chosen
+
+    place = Trainings(task, model, gains, arguments)
+    rows = place.rows(named | selected(gains, "sum", "sum"))
+    tell(name, budgets, rows, 0, log)
+    for turn in range(1, arguments.rounds + 1):
+        known = {row.scheme for row in rows}
+        table = corrected(gains, realised(rows))
+        chosen = selected(table, "refined", f"round {turn}")
+        fresh = {key: each for key, each in chosen.items() if each[1] not in known}
+        if not fresh:
+            break
+        rows += place.rows(fresh)
+        tell(name, budgets, rows, turn, log)
     return rows + [answer(key, budget, rows) for key, budget in budgets.items()]
+
+
+def realised(rows: list[Row]) -> dict[Scheme, Gain]:
+    """What the search has seen its schemes gain on validation samples."""
+    head = np.array(next(row.judged for row in rows if row.kind == "head"))
+    return {
+        row.scheme: gain(np.array(row.judged) - head) for row in rows if row.kind != "published"
+    }
+
+
+def tell(name: str, budgets: Mapping[str, int], rows: list[Row], turn: int, log: Log) -> None:
+    for key, budget in budgets.items():
+        best = answer(key, budget, rows)
+        log(
+            f"{name}: round {turn}: {key}, {budget:,} B: judged {100 * np.mean(best.judged):.1f}, "
+            f"{100 * best.mean:.1f} +- {100 * best.spread:.1f}"
+        )
 
 
 def answer(key: str, budget_bytes: int, rows: list[Row]) -> Row:
     """What the search answers at a budget: of the trained schemes that fit, the best judged one."""
     known = [r for r in rows if r.kind != "published" and r.static_bytes <= budget_bytes]
-    best = max(known, key=lambda r: (r.judged, -r.static_bytes))
+    best = max(known, key=lambda r: (float(np.mean(r.judged)), -r.static_bytes))
     return replace(best, name=f"found at {key}", kind="found")
 
 
@@ -262,19 +326,22 @@ def report(name: str, rows: list[Row], plots: Path | None) -> dict[str, Any]:
         ),
         flush=True,
     )  # fmt: skip
-    worse = [
-        row.name
-        for row in rows
-        if row.kind not in ("found", "sum")
-        and row.mean > next(r.mean for r in rows if r.name == f"found at {row.name}")
-    ]
+    found = {row.name: row for row in rows if row.kind == "found"}
+    worse = []
+    for row in rows:
+        if row.kind in ("found", "sum", "refined"):
+            continue
+        more = np.array(row.accuracies) - found[f"found at {row.name}"].accuracies
+        if more.mean() > 0:
+            error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else 0.0
+            worse.append(f"{row.name} by {100 * more.mean():.1f} ± {100 * error:.1f}")
     print(f"\nreferences above what was found at their SRAM: {', '.join(worse) or 'none'}")
     data = [
         {
             "name": row.name,
             "kind": row.kind,
             "sram_bytes": row.static_bytes,
-            "judged": row.judged,
+            "judged": float(np.mean(row.judged)),
             "accuracy": row.mean,
             "spread": row.spread,
             "accuracies": row.accuracies,
@@ -322,6 +389,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--resolution", type=int, default=48)
     parser.add_argument("--curve", type=int, default=6, help="budgets between the references")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plots", type=Path)
     parser.add_argument("--quick", action="store_true", help="a smoke run")
@@ -329,7 +398,7 @@ def main() -> None:
     torch.set_num_threads(1)
     log, results = Log(), []
     if arguments.quick:
-        arguments.resolution, arguments.seeds = 32, 1
+        arguments.resolution, arguments.seeds, arguments.rounds = 32, 1, 1
     for name in arguments.data:
         if name == "speech":
             task = speaker(arguments.quick, log)

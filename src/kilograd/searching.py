@@ -23,6 +23,7 @@ def search(
     epochs: int | None = None,
     samples: int | None = None,
     test_samples: int | None = None,
+    rounds: int | None = None,
     lr: float | Sequence[float] | None = None,
     channels: str = "best",
     judge: str = "c",
@@ -56,6 +57,8 @@ def search(
         epochs: rounds of a run; 5 by default.
         samples: how many samples a run learns from at most, classes in proportion.
         test_samples: how many it is judged by at most.
+        rounds: how often, at most, the trained schemes correct the contributions and what is best
+            by these is trained; "measured" 6, "quick" 3, "fast" 0 by default.
         lr: the learning rate at the start of a run, by default the optimiser's; of several, the one
             at which the head alone and the head with all biases do best is taken. The schemes that
             are best by their sums are trained at each of them and at a third of the smallest.
@@ -90,6 +93,7 @@ def search(
         epochs=epochs,
         samples=samples,
         test_samples=test_samples,
+        rounds=rounds,
         lr=lr,
         channels=channels,
         judge=judge,

@@ -73,6 +73,14 @@ def search(
             show_default=False,
         ),
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="Rounds that train what corrected contributions choose. Default: 6, quick 3, "
+            "fast none.",
+            show_default=False,
+        ),
+    ] = None,
     rates: Annotated[
         str | None,
         typer.Option(
@@ -135,6 +143,7 @@ def search(
         epochs=epochs,
         samples=samples,
         test_samples=test_samples,
+        rounds=rounds,
         lr=None if rates is None else _rates(rates),
         channels=channels,
         judge=judge,
@@ -162,7 +171,7 @@ def _rates(text: str) -> list[float]:
 
 def _tell(found: Found, scheme: Path) -> None:
     print(found.table(ROWS))
-    points = sorted((*found.front, *found.by_hand), key=lambda p: p.sram_bytes)
+    points = found.points
     wide = max(len("a step"), *(len(point.step()) for point in points)) + 2
     step = f"{'a step':<{wide}}" if any(point.step() for point in points) else ""
     print(f"\nSRAM       flash      {step}sum     trained                what it trains")
@@ -178,6 +187,9 @@ def _tell(found: Found, scheme: Path) -> None:
             f"{f'{point.step():<{wide}}' if step else ''}{100 * point.gain:<+7.1f} "
             f"{real:<22} head, {point.biases} biases, {len(point.weights)} weights{mark}{chosen}"
         )
-    measured, selected = found.seconds
-    print(f"\ncontributions took {measured:.0f} s, selection {selected:.0f} s")
+    measured, selected, tried = found.seconds
+    print(
+        f"\ncontributions took {measured:.0f} s, selection {selected:.0f} s, "
+        f"trial and refinement {tried:.0f} s"
+    )
     print(f"wrote {scheme}; use it with --update {scheme}")

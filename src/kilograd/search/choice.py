@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from kilograd.search.found import Point
@@ -18,22 +18,24 @@ FRONT_POINTS = 6
 def choose(
     model: ResourceModel,
     contributions: Contributions,
-    limits: Limits,
-    front: int = FRONT_POINTS,
+    limits: Sequence[Limits],
     seconds: float = 60.0,
-) -> tuple[Point, tuple[Point, ...]]:
-    """The best scheme within the limits, and the best at `front` SRAM limits up to there, evenly
-    spaced from what the head alone needs; each is linked and takes `seconds` at most.
+) -> tuple[Point, ...]:
+    """The scheme of the largest sum within each of the limits; each is linked and takes `seconds`
+    at most.
     """
-    best = _point(select(contributions, model, limits, seconds=seconds))
+    return tuple(_point(select(contributions, model, each, seconds=seconds)) for each in limits)
+
+
+def ladder(model: ResourceModel, limits: Limits, most_bytes: int, steps: int) -> tuple[Limits, ...]:
+    """The limits with less SRAM: `steps`, evenly spaced from what the head alone needs, below
+    `most_bytes`.
+    """
     least = model.linked(Scheme(0)).sram_bytes
-    points = {best.sram_bytes: best}
-    for step in range(front - 1):
-        budget = least + (best.sram_bytes - least) * step // max(front - 1, 1)
-        smaller = replace(limits, sram_bytes=budget)
-        point = _point(select(contributions, model, smaller, seconds=seconds))
-        points.setdefault(point.sram_bytes, point)
-    return best, _undominated(points.values())
+    return tuple(
+        replace(limits, sram_bytes=least + (most_bytes - least) * step // max(steps, 1))
+        for step in range(steps)
+    )
 
 
 def written_by_hand(
@@ -92,10 +94,10 @@ def _point(selection: Selection) -> Point:
     )
 
 
-def _undominated(points: Iterable[Point]) -> tuple[Point, ...]:
+def undominated(points: Iterable[Point], gain: Callable[[Point], float]) -> tuple[Point, ...]:
     """The points by SRAM, without those that gain no more than a smaller one."""
     kept: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.sram_bytes, -p.gain)):
-        if not kept or point.gain > kept[-1].gain:
+    for point in sorted(points, key=lambda p: (p.sram_bytes, -gain(p))):
+        if not kept or gain(point) > gain(kept[-1]):
             kept.append(point)
     return tuple(kept)

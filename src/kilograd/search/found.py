@@ -28,8 +28,9 @@ class Point:
     step takes by estimate, None where the device has none. `gap`: by how much of gain a better
     scheme could exceed it, 0 where it is proven the best. `realised`: the gain over the head alone
     when the scheme is trained, at the rate `lr` that is best for it, None without data;
-    contributions are summed as if they were independent. `kind`: "found" by its sum, or one that
-    people write by hand, "biases" or "last layers".
+    contributions are summed as if they were independent. `kind`: "found" by its sum, "refined" by
+    the sum of contributions that trainings corrected, or one that people write by hand, "biases" or
+    "last layers".
     """
 
     biases: int
@@ -55,6 +56,8 @@ class Point:
 
     def told(self) -> str:
         """How good its sum of contributions is, or where it is from."""
+        if self.kind == "refined":
+            return "by corrected contributions"
         if self.kind != "found":
             return f"written by hand: {self.kind}"
         return "proven best" if self.proven else f"at most {100 * self.gap:.1f} points more"
@@ -87,10 +90,12 @@ class Found:
 
     `front`: the schemes with the largest sums of contributions at several limits up to those given,
     by SRAM; `by_hand`: the biases of the last layers, and the last layers whole, as far as they
-    fit; `best`: the one of all these that gains most when it is trained, or without data the
-    largest sum; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table
-    that they were chosen by; `orders` the input channels of layers, best first, of which a scheme
-    trains the first. `seconds` is how long contributions took and how long selection.
+    fit; `refined`: schemes found by contributions that trainings corrected, as far as they gain
+    more than all smaller ones that were trained; `best`: the one of all these that gains most when
+    it is trained, or without data the largest sum; `spec`: what `kilograd.compile(update=...)`
+    takes for it; `contributions` the table that they were chosen by; `orders` the input channels of
+    layers, best first, of which a scheme trains the first. `seconds` is how long contributions
+    took, how long selection, and how long trainings with what they led to.
     """
 
     network: str
@@ -100,8 +105,16 @@ class Found:
     best: Point
     front: tuple[Point, ...]
     by_hand: tuple[Point, ...] = ()
+    refined: tuple[Point, ...] = ()
     orders: Orders = field(default_factory=dict)
-    seconds: tuple[float, float] = (0.0, 0.0)
+    seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The front, what was refined, and what is written by hand, by SRAM."""
+        return tuple(
+            sorted((*self.front, *self.refined, *self.by_hand), key=lambda p: p.sram_bytes)
+        )
 
     @property
     def spec(self) -> Spec:
@@ -186,7 +199,7 @@ class Found:
                 kind=_kind(point),
                 note=_note(point),
             )
-            for point in (*self.front, *self.by_hand)
+            for point in self.points
         )
 
     def realised(self) -> tuple[FrontPoint, ...]:
@@ -201,7 +214,7 @@ class Found:
                 spread=100 * point.realised.spread,
                 kind="trained",
             )
-            for point in (*self.front, *self.by_hand)
+            for point in self.points
             if point.realised is not None
         )
 
@@ -214,15 +227,18 @@ class Found:
             "update": unparse(self.spec),
             "scheme": self.best.to_json(),
             "front": [point.to_json() for point in self.front],
+            "refined": [point.to_json() for point in self.refined],
             "by_hand": [point.to_json() for point in self.by_hand],
             "contributions": json.loads(self.contributions.to_json()),
             "channels": {path: list(order) for path, order in self.orders.items()},
-            "seconds": {"contributions": self.seconds[0], "selection": self.seconds[1]},
+            "seconds": dict(
+                zip(("contributions", "selection", "trial"), self.seconds, strict=True)
+            ),
         }
 
     def files(self) -> dict[str, str]:
         """The files of `save`, as text by name."""
-        front = [{**p.to_json(), "update": unparse(self.spec_of(p))} for p in self.front]
+        front = [{**p.to_json(), "update": unparse(self.spec_of(p))} for p in self.points]
         return {
             SCHEME: self.scheme(),
             CONTRIBUTIONS: self.contributions.to_json(),

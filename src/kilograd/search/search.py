@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from kilograd.errors import InfeasibleError, InputError
 from kilograd.ir import Graph
 from kilograd.options import Budget, Loss
 from kilograd.planning.step_limits import step_limits
-from kilograd.search.choice import FRONT_POINTS, choose, written_by_hand
+from kilograd.search.choice import FRONT_POINTS, choose, ladder, undominated, written_by_hand
 from kilograd.search.found import Found
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
@@ -32,7 +33,7 @@ from kilograd.search.store import Store
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task, make_task
 from kilograd.search.training import Trainer, Training
-from kilograd.search.trials import best_rate, trained
+from kilograd.search.trials import Choice, best_rate, trained
 from kilograd.transforms.ports import Ports
 
 METHODS = ("measured", "quick", "fast")
@@ -79,12 +80,13 @@ class Effort:
     epochs: int
     samples: int | None
     test_samples: int | None
+    rounds: int
 
 
 EFFORTS = {
-    "measured": Effort(3, 5, None, None),
-    "quick": Effort(2, 5, 200, 200),
-    "fast": Effort(1, 5, 200, 200),
+    "measured": Effort(3, 5, None, None, 6),
+    "quick": Effort(2, 5, 200, 200, 3),
+    "fast": Effort(1, 5, 200, 200, 0),
 }
 
 
@@ -99,6 +101,7 @@ def find(
     epochs: int | None = None,
     samples: int | None = None,
     test_samples: int | None = None,
+    rounds: int | None = None,
     lr: float | Sequence[float] | None = None,
     channels: str = "best",
     predictor: str = PREDICTOR,
@@ -110,7 +113,7 @@ def find(
     progress: bool = True,
 ) -> Found:
     """What to train of a network: the arguments are those of `kilograd.search`."""
-    effort = _effort(method, seeds, epochs, samples, test_samples)
+    effort = _effort(method, seeds, epochs, samples, test_samples, rounds)
     for name, value, known in (
         ("channels", channels, CHANNELS),
         ("predictor", predictor, PREDICTORS),
@@ -120,8 +123,9 @@ def find(
     if isinstance(contributions, str | Path):
         contributions = Contributions.load(contributions)
     layers = layers_of(network.forward)
+    select = partial(_selected, network, layers, front=front, time_limit=time_limit)
     if contributions is not None and data is None:
-        return _selected(network, layers, contributions, {}, front, time_limit, 0.0)
+        return select(contributions, {}, 0.0)[0]
     task = _task(network, data, test, effort)
     _limits(network, layers)  # refuses before anything is measured
     rates = _rates(network, lr)
@@ -149,8 +153,8 @@ def find(
             scores, _ = score_layers(network, bench, layers)
             orders = channel_orders(network.forward, layers, scores, predictor)
     taken = time.perf_counter() - start
-    found = _selected(network, layers, contributions, orders, front, time_limit, taken, costs)
-    return trained(bench, found, effort.seeds, rates)
+    found, again = select(contributions, orders, taken, costs)
+    return trained(bench, found, again, effort.seeds, rates, effort.rounds)
 
 
 def _selected(
@@ -158,18 +162,25 @@ def _selected(
     layers: Layers,
     contributions: Contributions,
     orders: Orders,
-    front: int,
-    time_limit: float,
     seconds: float,
     costs: tuple[CostLimit, ...] = (),
-) -> Found:
-    """What is best by the contributions, which took `seconds`."""
+    *,
+    front: int,
+    time_limit: float,
+) -> tuple[Found, Choice]:
+    """What is best by the contributions, which took `seconds`, and what chooses by other ones
+    within the same limits.
+    """
     start = time.perf_counter()
     limits = replace(_limits(network, layers), costs=costs)
     model = ResourceModel(network)
-    best, points = choose(model, contributions, limits, front, time_limit)
+    (best,) = choose(model, contributions, (limits,), time_limit)
+    smaller = ladder(model, limits, best.sram_bytes, front - 1)
+    points = undominated(
+        (best, *choose(model, contributions, smaller, time_limit)), lambda point: point.gain
+    )
     others = written_by_hand(model, contributions, limits)
-    return Found(
+    found = Found(
         network=network.name,
         device=network.device.name,
         layers=layers,
@@ -178,8 +189,9 @@ def _selected(
         front=points,
         by_hand=tuple(point for point in others if not any(map(point.same_scheme, points))),
         orders=orders,
-        seconds=(seconds, time.perf_counter() - start),
+        seconds=(seconds, time.perf_counter() - start, 0.0),
     )
+    return found, lambda table: choose(model, table, (limits, *smaller), time_limit)
 
 
 def contribute(
@@ -237,17 +249,21 @@ def _effort(
     epochs: int | None,
     samples: int | None,
     test_samples: int | None,
+    rounds: int | None,
 ) -> Effort:
     if method not in METHODS:
         raise InputError(f"method={method!r} is unknown; there are {', '.join(METHODS)}")
     own = EFFORTS[method]
     if seeds is not None and seeds < 1:
         raise InputError(f"seeds={seeds}: a search runs with one seed or more")
+    if rounds is not None and rounds < 0:
+        raise InputError(f"rounds={rounds}: a search refines in no round or more")
     return Effort(
         own.seeds if seeds is None else seeds,
         own.epochs if epochs is None else epochs,
         own.samples if samples is None else samples,
         own.test_samples if test_samples is None else test_samples,
+        own.rounds if rounds is None else rounds,
     )
 
 

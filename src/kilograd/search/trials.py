@@ -1,18 +1,28 @@
 """Trainings that decide: which rate, and which of the schemes that selection found.
 
-Contributions are summed as if they were independent, so the largest sum need not be the best.
+Contributions are summed as if they were independent, so the largest sum need not be the best. What
+schemes gain when they are trained corrects the contributions, and selection goes by these again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from kilograd.search.found import Found
+from kilograd.search.choice import undominated
+from kilograd.search.correction import corrected
+from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers
 from kilograd.search.measure import Bench, gain
+from kilograd.search.scheme import Scheme
+from kilograd.search.table import Contributions, Gain
+from kilograd.update import Spec
+
+Choice = Callable[[Contributions], Sequence[Point]]
+"""Chooses schemes by a table of contributions, one for each of some limits."""
 
 
 def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) -> Bench:
@@ -28,39 +38,84 @@ def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) 
     return tried[means.index(max(means))]
 
 
-def trained(bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> Found:
-    """The same with all schemes of the front and by hand trained, and the one that gains most as
-    the best; of equal ones the smallest.
+def trained(
+    bench: Bench, found: Found, again: Choice, seeds: int, rates: Sequence[float], rounds: int
+) -> Found:
+    """The same with all schemes of the front and by hand trained, what `again` chooses in `rounds`
+    rounds by contributions that all trainings so far have corrected, and as the best the scheme
+    that gains most; of equal ones the smallest.
 
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
     the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
     that each bears alone, so each scheme, and the head alone, has the best of `rates` and a third
-    of the smallest; of equal ones the smallest.
+    of the smallest; of equal ones the smallest. Rounds end where one chooses what is known.
     """
-    known = sorted((*found.front, *found.by_hand), key=lambda point: point.sram_bytes)
-    specs = [found.layers.spec(0, {}), *map(found.spec_of, known)]
-    tried = sorted({*rates, min(rates) / 3})
-    accuracies = np.array(
-        [
-            [
-                [score.accuracy for score in row]
-                for row in bench.at(rate).scores(
-                    specs, range(seeds), f"training the schemes, lr {rate:g}"
-                )
-            ]
-            for rate in tried
+    start = time.perf_counter()
+    trial = _Trial(bench, found, seeds, sorted({*rates, min(rates) / 3}))
+    points = trial.run([*found.front, *found.by_hand])
+    for _ in range(rounds):
+        table = corrected(found.contributions, trial.realised)
+        chosen = {scheme_of(point): point for point in again(table)}
+        fresh = [
+            replace(point, kind="refined", gain=scheme.gain(found.contributions), gap=0.0)
+            for scheme, point in chosen.items()
+            if scheme not in trial.realised
         ]
-    )
-    best_of = accuracies.mean(axis=2).argmax(axis=0)
-    head, *schemes = (accuracies[rate, i] for i, rate in enumerate(best_of))
-    points = [
-        replace(point, realised=gain(scores - head), lr=tried[rate])
-        for point, scores, rate in zip(known, schemes, best_of[1:], strict=True)
-    ]
-    best = max(points, key=lambda p: p.realised.mean if p.realised else 0.0)
+        if not fresh:
+            break
+        points += trial.run(fresh)
+    ahead = undominated(points, _realised)
     return replace(
         found,
-        best=best,
+        best=ahead[-1],
         front=tuple(point for point in points if point.kind == "found"),
-        by_hand=tuple(point for point in points if point.kind != "found"),
+        by_hand=tuple(p for p in points if p.kind not in ("found", "refined")),
+        refined=tuple(point for point in ahead if point.kind == "refined"),
+        seconds=(*found.seconds[:2], time.perf_counter() - start),
     )
+
+
+def scheme_of(point: Point) -> Scheme:
+    """What the point trains."""
+    return Scheme.of(point.biases, point.weights)
+
+
+def _realised(point: Point) -> float:
+    return point.realised.mean if point.realised else 0.0
+
+
+class _Trial:
+    """Trains schemes, each at all rates."""
+
+    def __init__(self, bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> None:
+        self.realised: dict[Scheme, Gain] = {Scheme(0): Gain(0.0)}
+        self._bench, self._found, self._rates = bench, found, rates
+        self._seeds = range(seeds)
+        (self._head,), _ = self._best([found.layers.spec(0, {})], "training the head")
+
+    def run(self, points: Sequence[Point]) -> list[Point]:
+        """The points with what they gain over the head alone, each at the rate best for it."""
+        what = "training the schemes"
+        scores, rates = self._best(list(map(self._found.spec_of, points)), what)
+        done = [
+            replace(point, realised=gain(row - self._head), lr=rate)
+            for point, row, rate in zip(points, scores, rates, strict=True)
+        ]
+        self.realised |= {scheme_of(p): p.realised for p in done if p.realised is not None}
+        return done
+
+    def _best(self, specs: Sequence[Spec], what: str) -> tuple[np.ndarray, list[float]]:
+        """The accuracies of each spec with each seed at its best rate, and the rates."""
+        accuracies = np.array(
+            [
+                [
+                    [score.accuracy for score in row]
+                    for row in self._bench.at(rate).scores(
+                        specs, self._seeds, f"{what}, lr {rate:g}"
+                    )
+                ]
+                for rate in self._rates
+            ]
+        )
+        best = accuracies.mean(axis=2).argmax(axis=0)
+        return accuracies[best, range(len(specs))], [self._rates[i] for i in best]

@@ -1,0 +1,100 @@
+"""What trainings of whole schemes teach about the contributions of their parts.
+
+Contributions are measured one at a time and summed. Trained together, layers that learn the same
+thing gain less than their sum, and layers that move too far together lose. Here the gains of
+schemes that were trained are explained by contributions again, near those that were measured: a
+Bayesian linear regression. Its posterior mean is a table like any other, so the exact selection
+finds the scheme of the largest sum under it.
+
+With x(s) the 0/1 vector of what scheme s trains (a step of k, or a ratio of a layer, each), the
+gain of s is y(s) = x(s) w + e, with
+
+    w ~ N(kappa m, tau^2 C + kappa^2 D),   e ~ N(0, v(s) + sigma^2),
+
+m the measured contributions and D the variances of these means, C a covariance in which ratios of
+one layer go together (0.7), v(s) the variance of the mean of the seeds of s. kappa, how much of a
+measured contribution is left among others, tau, by how much contributions differ from that, and
+sigma, what no sum explains, are those of a grid under which the gains that were seen are likeliest
+(Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, 2.7 and 5.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise, product
+
+import numpy as np
+
+from kilograd.search.scheme import Scheme
+from kilograd.search.table import Contributions, Gain
+
+KAPPAS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+TAUS = (0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.05)
+SIGMAS = (0.003, 0.01, 0.02, 0.03)
+SAME_LAYER = 0.7
+"""The correlation of two ratios of one layer."""
+
+
+def corrected(table: Contributions, realised: Mapping[Scheme, Gain]) -> Contributions:
+    """The table that the gains over the head alone of schemes that were trained make likeliest.
+
+    Every candidate of `table` keeps its place; `spread` is the deviation that is left, `runs` 1.
+    """
+    if not realised:
+        return table
+    ks = range(1, len(table.layers) + 1)
+    keys = list(table.weights)
+    columns = {key: len(ks) + i for i, key in enumerate(keys)}
+    cumulated = np.array([0.0, *(table.bias_gain(k) for k in ks)])
+    gains = [table.weights[key] for key in keys]
+    measured = np.array([*np.diff(cumulated), *(gain.mean for gain in gains)])
+    noise = np.array([*_bias_noise(table, len(ks)), *map(_variance_of_mean, gains)])
+    layers = np.array([*range(len(ks)), *(len(ks) + table.layers.index(key[0]) for key in keys)])
+    together = np.where(layers[:, None] == layers[None, :], SAME_LAYER, 0.0)
+    np.fill_diagonal(together, 1.0)
+
+    rows = np.zeros((len(realised), len(measured)))
+    for row, scheme in zip(rows, realised, strict=True):
+        row[: scheme.biases] = 1
+        row[[columns[weight] for weight in scheme.weights]] = 1
+    seen = np.array([gain.mean for gain in realised.values()])
+    spread = np.array([_variance_of_mean(gain) for gain in realised.values()])
+
+    likeliest, mean, deviation = -np.inf, measured, np.sqrt(noise)
+    for kappa, tau, sigma in product(KAPPAS, TAUS, SIGMAS):
+        prior = tau**2 * together + kappa**2 * np.diag(noise)
+        covariance = prior @ rows.T
+        of_seen = rows @ covariance + np.diag(spread + sigma**2)
+        factor = np.linalg.cholesky(of_seen)
+        whitened = np.linalg.solve(factor, seen - kappa * rows @ measured)
+        likelihood = -0.5 * whitened @ whitened - np.log(np.diag(factor)).sum()
+        if likelihood > likeliest:
+            likeliest = likelihood
+            gain = np.linalg.solve(factor, covariance.T)
+            mean = kappa * measured + gain.T @ whitened
+            deviation = np.sqrt(np.maximum(np.diag(prior) - (gain**2).sum(axis=0), 0.0))
+    biases = np.cumsum(mean[: len(ks)])
+    return replace(
+        table,
+        biases={k: Gain(float(biases[k - 1])) for k in ks},
+        weights={
+            key: Gain(float(mean[columns[key]]), float(deviation[columns[key]])) for key in keys
+        },
+    )
+
+
+def _variance_of_mean(gain: Gain) -> float:
+    return gain.spread**2 / max(gain.runs, 1)
+
+
+def _bias_noise(table: Contributions, count: int) -> list[float]:
+    """The variance of the step to each k: that of the gains at both ends, shared among the steps
+    between measured ones.
+    """
+    known = {0: Gain(0.0)} | dict(table.biases)
+    ks, noise = sorted(known), [0.0] * count
+    for low, high in pairwise(ks):
+        both = _variance_of_mean(known[low]) + _variance_of_mean(known[high])
+        noise[low:high] = [both / (high - low)] * (high - low)
+    return noise
