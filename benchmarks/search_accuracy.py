@@ -16,8 +16,9 @@ largest summed contributions is selected. All are trained: SGD on single samples
 in the same order, the rate of a grid that is best on validation samples (at most 400 of those that
 are neither learned from nor for testing), mean and standard deviation of the test accuracy over the
 seeds. Then, as in a search with a front of these budgets, what was trained, the published schemes
-aside, corrects the contributions, and what is selected by them is trained, --rounds times. Neither
-contributions nor anything else is chosen by test samples.
+aside, corrects the contributions, and what is selected by them is trained, and what they rank first
+beside the best trained scheme, --rounds times. Neither contributions nor anything else is chosen by
+test samples.
 
 `sum` rows are the first selections, `refined` rows the later ones. `found` rows are what `kilograd
 search` answers: of all that was trained but for the published ones and needs no more SRAM, the
@@ -33,7 +34,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,7 @@ from kilograd.report.drawing import svg
 from kilograd.search.correction import corrected
 from kilograd.search.layers import Layers
 from kilograd.search.measure import gain
+from kilograd.search.neighbours import neighbours
 from kilograd.search.points import biases_only, head_only, last_layers
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
@@ -249,7 +251,8 @@ class Trainings:
             return None
 
 
-def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> list[Row]:
+def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> Iterator[list[Row]]:
+    """All rows after each round."""
     model = ResourceModel(task.prepared)
     gains = contributions(arguments.tables, name, model, arguments.quick)
     named = references(task, model)
@@ -261,27 +264,33 @@ def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> l
         for budget in np.linspace(low, high, arguments.curve + 2)[1:-1]:
             budgets[f"{budget / 1024:.0f} KB"] = int(budget)
 
-    def selected(table: Contributions, kind: str, name: str) -> dict[str, tuple[str, Scheme]]:
-        chosen = {}
-        for key, budget in budgets.items():
-            limits = Limits(budget)
-            best = select(table, model, limits, seconds=SECONDS, link=False, reserve_bytes=0)
-            chosen[f"{name} at {key}"] = (kind, best.scheme)
-        return chosen
+    def best(budget: int, table: Contributions) -> Scheme:
+        limits = Limits(budget)
+        return select(table, model, limits, seconds=SECONDS, link=False, reserve_bytes=0).scheme
+
+    def beside(budget: int, table: Contributions, rows: list[Row]) -> Scheme | None:
+        centre, known = answer("", budget, rows).scheme, {row.scheme for row in rows}
+        return next(
+            neighbours(centre, table, model, Limits(budget), known=known, reserve_bytes=0), None
+        )
 
     place = Trainings(task, model, gains, arguments)
-    rows = place.rows(named | selected(gains, "sum", "sum"))
-    tell(name, budgets, rows, 0, log)
-    for turn in range(1, arguments.rounds + 1):
-        known = {row.scheme for row in rows}
-        table = corrected(gains, realised(rows))
-        chosen = selected(table, "refined", f"round {turn}")
-        fresh = {key: each for key, each in chosen.items() if each[1] not in known}
-        if not fresh:
+    sums = {f"sum at {key}": ("sum", best(budget, gains)) for key, budget in budgets.items()}
+    rows = place.rows(named | sums)
+    for turn in range(arguments.rounds + 1):
+        answers = [answer(key, budget, rows) for key, budget in budgets.items()]
+        tell(f"{name}: round {turn}", answers, log)
+        yield [*rows, *answers]
+        if turn == arguments.rounds:
             break
+        table, chosen = corrected(gains, realised(rows)), dict[Scheme, str]()
+        for key, budget in budgets.items():
+            chosen.setdefault(best(budget, table), f"round {turn + 1} at {key}")
+            if (near := beside(budget, table, rows)) is not None:
+                chosen.setdefault(near, f"round {turn + 1} beside {key}")
+        known = {row.scheme for row in rows}
+        fresh = {name: ("refined", each) for each, name in chosen.items() if each not in known}
         rows += place.rows(fresh)
-        tell(name, budgets, rows, turn, log)
-    return rows + [answer(key, budget, rows) for key, budget in budgets.items()]
 
 
 def realised(rows: list[Row]) -> dict[Scheme, Gain]:
@@ -292,11 +301,10 @@ def realised(rows: list[Row]) -> dict[Scheme, Gain]:
     }
 
 
-def tell(name: str, budgets: Mapping[str, int], rows: list[Row], turn: int, log: Log) -> None:
-    for key, budget in budgets.items():
-        best = answer(key, budget, rows)
+def tell(what: str, answers: list[Row], log: Log) -> None:
+    for best in answers:
         log(
-            f"{name}: round {turn}: {key}, {budget:,} B: judged {100 * np.mean(best.judged):.1f}, "
+            f"{what}: {best.name}, judged {100 * np.mean(best.judged):.1f}, "
             f"{100 * best.mean:.1f} +- {100 * best.spread:.1f}"
         )
 
@@ -308,7 +316,30 @@ def answer(key: str, budget_bytes: int, rows: list[Row]) -> Row:
     return replace(best, name=f"found at {key}", kind="found")
 
 
-def report(name: str, rows: list[Row], plots: Path | None) -> dict[str, Any]:
+def content(name: str, rows: list[Row]) -> dict[str, Any]:
+    """What there is to keep of a task, as JSON values."""
+    base = next(row.mean for row in rows if row.kind == "head")
+    schemes = [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "sram_bytes": row.static_bytes,
+            "judged": row.judged,
+            "accuracy": row.mean,
+            "spread": row.spread,
+            "accuracies": row.accuracies,
+            "rate": row.rate,
+            "predicted": row.predicted,
+            "realised": row.mean - base,
+            "biases": row.scheme.biases,
+            "weights": {path: str(ratio) for path, ratio in row.scheme.weights},
+        }
+        for row in rows
+    ]
+    return {"task": name, "schemes": schemes}
+
+
+def report(name: str, rows: list[Row], plots: Path | None) -> None:
     base = next(row.mean for row in rows if row.kind == "head")
     print(f"\n{name}\n")
     print(
@@ -336,24 +367,8 @@ def report(name: str, rows: list[Row], plots: Path | None) -> dict[str, Any]:
             error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else 0.0
             worse.append(f"{row.name} by {100 * more.mean():.1f} ± {100 * error:.1f}")
     print(f"\nreferences above what was found at their SRAM: {', '.join(worse) or 'none'}")
-    data = [
-        {
-            "name": row.name,
-            "kind": row.kind,
-            "sram_bytes": row.static_bytes,
-            "judged": float(np.mean(row.judged)),
-            "accuracy": row.mean,
-            "spread": row.spread,
-            "accuracies": row.accuracies,
-            "rate": row.rate,
-            "predicted": row.predicted,
-            "realised": row.mean - base,
-            "biases": row.scheme.biases,
-            "weights": {path: str(ratio) for path, ratio in row.scheme.weights},
-        }
-        for row in rows
-    ]
-    known = [row for row in data if row["predicted"] is not None]
+    data = content(name, rows)["schemes"]
+    known = [row for row in data if row["predicted"] is not None and row["kind"] != "found"]
     pairs = np.array([(row["predicted"], row["realised"]) for row in known])
     if len(pairs) > 1 and pairs.std(0).min() > 0:
         print(
@@ -376,7 +391,6 @@ def report(name: str, rows: list[Row], plots: Path | None) -> dict[str, Any]:
         (plots / f"{name}-front.svg").write_text(svg(chart), encoding="utf-8")
         chart = additivity(known)
         (plots / f"{name}-additivity.svg").write_text(svg(chart, 420), encoding="utf-8")
-    return {"task": name, "schemes": data}
 
 
 def main() -> None:
@@ -396,7 +410,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    log, results = Log(), []
+    log, results = Log(), dict[str, Any]()
     if arguments.quick:
         arguments.resolution, arguments.seeds, arguments.rounds = 32, 1, 1
     for name in arguments.data:
@@ -407,9 +421,11 @@ def main() -> None:
         if arguments.quick:
             short = (task.test[0][:20], task.test[1][:20])
             task = replace(task, epochs=1, test=short, draw=_few(task.draw))
-        results.append(report(name, measure(name, task, arguments, log), arguments.plots))
-        if arguments.json:
-            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+        for rows in measure(name, task, arguments, log):
+            results[name] = content(name, rows)
+            if arguments.json:
+                arguments.json.write_text(json.dumps([*results.values()], indent=1) + "\n")
+        report(name, rows, arguments.plots)
 
 
 def _few(draw: Callable[[int], tuple[Split, Split]]) -> Callable[[int], tuple[Split, Split]]:

@@ -1,97 +1,117 @@
-"""The schemes to try: the best sums of contributions at several limits, and two by hand."""
+"""The schemes to try: by contributions at several limits, beside trained ones, and two by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kilograd.search.found import Point
+from kilograd.search.neighbours import neighbours
 from kilograd.search.points import biases_only, last_layers
-from kilograd.search.resources import Measured, ResourceModel
+from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import Limits, Selection, select, step_fits
+from kilograd.search.select import Limits, fits, select
 from kilograd.search.table import Contributions
 
 FRONT_POINTS = 6
 
 
-def choose(
-    model: ResourceModel,
-    contributions: Contributions,
-    limits: Sequence[Limits],
-    seconds: float = 60.0,
-) -> tuple[Point, ...]:
-    """The scheme of the largest sum within each of the limits; each is linked and takes `seconds`
-    at most.
+@dataclass(frozen=True, eq=False)
+class Chooser:
+    """Chooses schemes of a model within `limits`, by contributions; each choice is linked, and an
+    exact one takes `seconds` at most.
     """
-    return tuple(_point(select(contributions, model, each, seconds=seconds)) for each in limits)
+
+    model: ResourceModel
+    limits: Limits
+    seconds: float = 60.0
+
+    def best(self, table: Contributions) -> Point:
+        """The scheme of the largest sum."""
+        chosen = select(table, self.model, self.limits, seconds=self.seconds)
+        return self._point(chosen.scheme, table, 0.0 if chosen.proven else chosen.gap, "found")
+
+    def beside(self, trained: Iterable[Point], table: Contributions) -> Point | None:
+        """The one of the largest sum, not trained yet, of the schemes little different from the
+        trained one within the limits that gained most; None where there is none.
+        """
+        known = {point.scheme: point for point in trained}
+        inside = [p for p in known.values() if p.sram_bytes <= self.limits.sram_bytes]
+        if not inside:
+            return None
+        centre = max(inside, key=lambda p: (p.realised.mean if p.realised else 0.0, -p.sram_bytes))
+        near = neighbours(
+            centre.scheme, table, self.model, self.limits,
+            known=known, reserve_bytes=self._reserve_bytes,
+        )  # fmt: skip
+        return next((p for each in near if (p := self._linked(each, table, "refined"))), None)
+
+    def by_hand(self, table: Contributions) -> tuple[Point, ...]:
+        """The biases of as many of the last layers as fit, and as many of the last layers whole."""
+        points = []
+        for kind, make in (("biases", biases_only), ("last layers", last_layers)):
+            low, high = 0, len(self.model.layers.paths)
+            while low < high:
+                middle = (low + high + 1) // 2
+                scheme = make(self.model, middle)
+                if fits(scheme, self.model, self.limits, self._reserve_bytes):
+                    low = middle
+                else:
+                    high = middle - 1
+            if low and (point := self._linked(make(self.model, low), table, kind)):
+                points.append(point)
+        return tuple(points)
+
+    @property
+    def _reserve_bytes(self) -> int:
+        head = Scheme(0)
+        return self.model.linked(head).sram_bytes - self.model.static_bytes(head)
+
+    def _linked(self, scheme: Scheme, table: Contributions, kind: str) -> Point | None:
+        """The point of a scheme, None where its linked program is too large."""
+        point, flash = self._point(scheme, table, 0.0, kind), self.limits.flash_bytes
+        fit = point.sram_bytes <= self.limits.sram_bytes
+        return point if fit and (flash is None or point.flash_bytes <= flash) else None
+
+    def _point(self, scheme: Scheme, table: Contributions, gap: float, kind: str) -> Point:
+        measured, step = self.model.linked(scheme), self.model.step(scheme)
+        return Point(
+            biases=scheme.biases,
+            weights=dict(scheme.weights),
+            gain=scheme.gain(table),
+            sram_bytes=measured.sram_bytes,
+            flash_bytes=measured.flash_bytes,
+            step_seconds=step.seconds,
+            step_joules=step.joules,
+            gap=gap,
+            kind=kind,
+        )
 
 
-def ladder(model: ResourceModel, limits: Limits, most_bytes: int, steps: int) -> tuple[Limits, ...]:
-    """The limits with less SRAM: `steps`, evenly spaced from what the head alone needs, below
+def ladder(chooser: Chooser, most_bytes: int, steps: int) -> tuple[Chooser, ...]:
+    """The same with less SRAM: `steps` limits, evenly spaced from what the head alone needs, below
     `most_bytes`.
     """
-    least = model.linked(Scheme(0)).sram_bytes
+    least = chooser.model.linked(Scheme(0)).sram_bytes
+    limits = (least + (most_bytes - least) * step // max(steps, 1) for step in range(steps))
     return tuple(
-        replace(limits, sram_bytes=least + (most_bytes - least) * step // max(steps, 1))
-        for step in range(steps)
+        replace(chooser, limits=replace(chooser.limits, sram_bytes=sram)) for sram in limits
     )
 
 
-def written_by_hand(
-    model: ResourceModel, contributions: Contributions, limits: Limits
+def refined(
+    choosers: Sequence[Chooser], table: Contributions, trained: Sequence[Point]
 ) -> tuple[Point, ...]:
-    """The biases of as many of the last layers, and as many of the last layers whole, as fit."""
-    head = Scheme(0)
-    beside = model.linked(head).sram_bytes - model.static_bytes(head)
-    points = []
-    for kind, make in (("biases", biases_only), ("last layers", last_layers)):
-        low, high = 0, len(model.layers.paths)
-        while low < high:
-            middle = (low + high + 1) // 2
-            scheme = make(model, middle)
-            needed = model.static_bytes(scheme) + beside
-            if needed <= limits.sram_bytes and step_fits(scheme, model, limits):
-                low = middle
-            else:
-                high = middle - 1
-        scheme = make(model, low)
-        measured = model.linked(scheme)
-        if low and _fits(measured, limits):
-            points.append(
-                Point(
-                    biases=scheme.biases,
-                    weights=dict(scheme.weights),
-                    gain=scheme.gain(contributions),
-                    sram_bytes=measured.sram_bytes,
-                    flash_bytes=measured.flash_bytes,
-                    step_seconds=model.step(scheme).seconds,
-                    step_joules=model.step(scheme).joules,
-                    kind=kind,
-                )
-            )
-    return tuple(points)
-
-
-def _fits(measured: Measured, limits: Limits) -> bool:
-    flash = limits.flash_bytes
-    return measured.sram_bytes <= limits.sram_bytes and (
-        flash is None or measured.flash_bytes <= flash
-    )
-
-
-def _point(selection: Selection) -> Point:
-    assert selection.sram_bytes is not None and selection.flash_bytes is not None
-    return Point(
-        biases=selection.scheme.biases,
-        weights=dict(selection.scheme.weights),
-        gain=selection.gain,
-        sram_bytes=selection.sram_bytes,
-        flash_bytes=selection.flash_bytes,
-        step_seconds=selection.step.seconds,
-        step_joules=selection.step.joules,
-        gap=0.0 if selection.proven else selection.gap,
-    )
+    """What each would have trained next: the scheme of the largest sum, and one beside the trained
+    scheme that gained most; without those that were trained.
+    """
+    fresh: dict[Scheme, Point] = {}
+    known = {point.scheme for point in trained}
+    for chooser in choosers:
+        best = replace(chooser.best(table), kind="refined", gap=0.0)
+        near = chooser.beside([*trained, *fresh.values()], table)
+        fresh |= {p.scheme: p for p in (best, near) if p is not None and p.scheme not in known}
+    return tuple(fresh.values())
 
 
 def undominated(points: Iterable[Point], gain: Callable[[Point], float]) -> tuple[Point, ...]:

@@ -13,6 +13,7 @@ from kilograd.errors import InputError
 from kilograd.planning.costs import with_prefix
 from kilograd.planning.front import FrontPoint
 from kilograd.search.layers import Layers, Orders
+from kilograd.search.scheme import Scheme
 from kilograd.search.table import Contributions, Gain
 from kilograd.update import Spec, unparse
 
@@ -45,9 +46,10 @@ class Point:
     step_seconds: float | None = None
     step_joules: float | None = None
 
-    def same_scheme(self, other: Point) -> bool:
-        """Whether the other trains the same."""
-        return (self.biases, dict(self.weights)) == (other.biases, dict(other.weights))
+    @property
+    def scheme(self) -> Scheme:
+        """What is trained."""
+        return Scheme.of(self.biases, self.weights)
 
     @property
     def proven(self) -> bool:

@@ -15,7 +15,7 @@ from kilograd.errors import InfeasibleError, InputError
 from kilograd.ir import Graph
 from kilograd.options import Budget, Loss
 from kilograd.planning.step_limits import step_limits
-from kilograd.search.choice import FRONT_POINTS, choose, ladder, undominated, written_by_hand
+from kilograd.search.choice import FRONT_POINTS, Chooser, ladder, undominated
 from kilograd.search.found import Found
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
@@ -33,7 +33,7 @@ from kilograd.search.store import Store
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task, make_task
 from kilograd.search.training import Trainer, Training
-from kilograd.search.trials import Choice, best_rate, trained
+from kilograd.search.trials import best_rate, trained
 from kilograd.transforms.ports import Ports
 
 METHODS = ("measured", "quick", "fast")
@@ -153,8 +153,8 @@ def find(
             scores, _ = score_layers(network, bench, layers)
             orders = channel_orders(network.forward, layers, scores, predictor)
     taken = time.perf_counter() - start
-    found, again = select(contributions, orders, taken, costs)
-    return trained(bench, found, again, effort.seeds, rates, effort.rounds)
+    found, choosers = select(contributions, orders, taken, costs)
+    return trained(bench, found, choosers, effort.seeds, rates, effort.rounds)
 
 
 def _selected(
@@ -167,19 +167,19 @@ def _selected(
     *,
     front: int,
     time_limit: float,
-) -> tuple[Found, Choice]:
+) -> tuple[Found, tuple[Chooser, ...]]:
     """What is best by the contributions, which took `seconds`, and what chooses by other ones
-    within the same limits.
+    within the same limits and smaller ones.
     """
     start = time.perf_counter()
     limits = replace(_limits(network, layers), costs=costs)
-    model = ResourceModel(network)
-    (best,) = choose(model, contributions, (limits,), time_limit)
-    smaller = ladder(model, limits, best.sram_bytes, front - 1)
+    chooser = Chooser(ResourceModel(network), limits, time_limit)
+    best = chooser.best(contributions)
+    choosers = (chooser, *ladder(chooser, best.sram_bytes, front - 1))
     points = undominated(
-        (best, *choose(model, contributions, smaller, time_limit)), lambda point: point.gain
+        (best, *(each.best(contributions) for each in choosers[1:])), lambda point: point.gain
     )
-    others = written_by_hand(model, contributions, limits)
+    known = {point.scheme for point in points}
     found = Found(
         network=network.name,
         device=network.device.name,
@@ -187,11 +187,11 @@ def _selected(
         contributions=contributions,
         best=best,
         front=points,
-        by_hand=tuple(point for point in others if not any(map(point.same_scheme, points))),
+        by_hand=tuple(p for p in chooser.by_hand(contributions) if p.scheme not in known),
         orders=orders,
         seconds=(seconds, time.perf_counter() - start, 0.0),
     )
-    return found, lambda table: choose(model, table, (limits, *smaller), time_limit)
+    return found, choosers
 
 
 def contribute(

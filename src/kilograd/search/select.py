@@ -186,6 +186,22 @@ def front(
     return tuple(reversed(found))
 
 
+def fits(scheme: Scheme, model: ResourceModel, limits: Limits, reserve_bytes: int) -> bool:
+    """Whether the scheme's planned program is within the limits, with `reserve_bytes` of stack and
+    other static data; its flash is known after linking only.
+    """
+    return (
+        _cheap(scheme, limits)
+        and model.static_bytes(scheme) <= limits.sram_bytes - reserve_bytes
+        and step_fits(scheme, model, limits)
+    )
+
+
+def _cheap(scheme: Scheme, limits: Limits) -> bool:
+    costs = ((limit.row.value(scheme), limit.most) for limit in limits.costs)
+    return all(cost is None or cost <= most * (1 + SLACK) for cost, most in costs)
+
+
 def step_fits(scheme: Scheme, model: ResourceModel, limits: Limits) -> bool:
     """Whether a training step of the scheme's planned program is within the limits.
 
@@ -256,15 +272,7 @@ class _Search:
 
     def fits(self, scheme: Scheme) -> bool:
         """Whether the scheme's planned program is within the limits."""
-        return (
-            self._cheap(scheme)
-            and self._model.static_bytes(scheme) <= self._most_bytes
-            and step_fits(scheme, self._model, self._limits)
-        )
-
-    def _cheap(self, scheme: Scheme) -> bool:
-        costs = ((limit.row.value(scheme), limit.most) for limit in self._limits.costs)
-        return all(cost is None or cost <= most * (1 + SLACK) for cost, most in costs)
+        return fits(scheme, self._model, self._limits, self.reserve_bytes)
 
     def require(self, head: Scheme) -> None:
         """Raise InfeasibleError where training the head alone is too much."""
@@ -337,7 +345,9 @@ class _Search:
         fitting = [
             s
             for s in result
-            if self._model.rows.least_bytes(s) <= most and self._cheap(s) and self._quick(s)
+            if self._model.rows.least_bytes(s) <= most
+            and _cheap(s, self._limits)
+            and self._quick(s)
         ]
         return sorted(fitting, key=self._gain, reverse=True)[:_REPAIRS]
 

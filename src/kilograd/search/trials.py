@@ -7,22 +7,17 @@ schemes gain when they are trained corrects the contributions, and selection goe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from kilograd.search.choice import undominated
+from kilograd.search.choice import Chooser, refined, undominated
 from kilograd.search.correction import corrected
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers
 from kilograd.search.measure import Bench, gain
-from kilograd.search.scheme import Scheme
-from kilograd.search.table import Contributions, Gain
 from kilograd.update import Spec
-
-Choice = Callable[[Contributions], Sequence[Point]]
-"""Chooses schemes by a table of contributions, one for each of some limits."""
 
 
 def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) -> Bench:
@@ -39,31 +34,33 @@ def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) 
 
 
 def trained(
-    bench: Bench, found: Found, again: Choice, seeds: int, rates: Sequence[float], rounds: int
+    bench: Bench,
+    found: Found,
+    choosers: Sequence[Chooser],
+    seeds: int,
+    rates: Sequence[float],
+    rounds: int,
 ) -> Found:
-    """The same with all schemes of the front and by hand trained, what `again` chooses in `rounds`
-    rounds by contributions that all trainings so far have corrected, and as the best the scheme
-    that gains most; of equal ones the smallest.
+    """The same with all schemes of the front and by hand trained, what `choosers` would have
+    trained next in `rounds` rounds by contributions that all trainings so far have corrected, and
+    as the best the scheme that gains most; of equal ones the smallest.
 
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
     the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
     that each bears alone, so each scheme, and the head alone, has the best of `rates` and a third
-    of the smallest; of equal ones the smallest. Rounds end where one chooses what is known.
+    of the smallest; of equal ones the smallest. Rounds end where nothing is left to train.
     """
     start = time.perf_counter()
     trial = _Trial(bench, found, seeds, sorted({*rates, min(rates) / 3}))
     points = trial.run([*found.front, *found.by_hand])
     for _ in range(rounds):
-        table = corrected(found.contributions, trial.realised)
-        chosen = {scheme_of(point): point for point in again(table)}
-        fresh = [
-            replace(point, kind="refined", gain=scheme.gain(found.contributions), gap=0.0)
-            for scheme, point in chosen.items()
-            if scheme not in trial.realised
-        ]
+        table = corrected(found.contributions, {p.scheme: p.realised for p in points if p.realised})
+        fresh = refined(choosers, table, points)
         if not fresh:
             break
-        points += trial.run(fresh)
+        points += trial.run(
+            [replace(p, gain=p.scheme.gain(found.contributions)) for p in fresh],
+        )
     ahead = undominated(points, _realised)
     return replace(
         found,
@@ -75,11 +72,6 @@ def trained(
     )
 
 
-def scheme_of(point: Point) -> Scheme:
-    """What the point trains."""
-    return Scheme.of(point.biases, point.weights)
-
-
 def _realised(point: Point) -> float:
     return point.realised.mean if point.realised else 0.0
 
@@ -88,7 +80,6 @@ class _Trial:
     """Trains schemes, each at all rates."""
 
     def __init__(self, bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> None:
-        self.realised: dict[Scheme, Gain] = {Scheme(0): Gain(0.0)}
         self._bench, self._found, self._rates = bench, found, rates
         self._seeds = range(seeds)
         (self._head,), _ = self._best([found.layers.spec(0, {})], "training the head")
@@ -97,12 +88,10 @@ class _Trial:
         """The points with what they gain over the head alone, each at the rate best for it."""
         what = "training the schemes"
         scores, rates = self._best(list(map(self._found.spec_of, points)), what)
-        done = [
+        return [
             replace(point, realised=gain(row - self._head), lr=rate)
             for point, row, rate in zip(points, scores, rates, strict=True)
         ]
-        self.realised |= {scheme_of(p): p.realised for p in done if p.realised is not None}
-        return done
 
     def _best(self, specs: Sequence[Spec], what: str) -> tuple[np.ndarray, list[float]]:
         """The accuracies of each spec with each seed at its best rate, and the rates."""
