@@ -17,8 +17,8 @@ in the same order, the rate of a grid that is best on validation samples (at mos
 are neither learned from nor for testing), mean and standard deviation of the test accuracy over the
 seeds. Then, as in a search with a front of these budgets, what was trained, the published schemes
 aside, corrects the contributions, and what is selected by them is trained, and what they rank first
-beside the best trained scheme, --rounds times. Neither contributions nor anything else is chosen by
-test samples.
+beside the best trained scheme, --rounds times. Every training is kept (build/search/accuracy).
+Neither contributions nor anything else is chosen by test samples.
 
 `sum` rows are the first selections, `refined` rows the later ones. `found` rows are what `kilograd
 search` answers: of all that was trained but for the published ones and needs no more SRAM, the
@@ -32,10 +32,12 @@ the directory has no table.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import speech
 import transfer
-from contributions import SPEAKER
+from contributions import SPEAKER, STORE
 from real_data import Log, Split, data_file, learn, table
 
 from kilograd import zoo
@@ -68,9 +70,11 @@ from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.search import with_ratios
 from kilograd.search.select import Limits, select
+from kilograd.search.store import key_of, program_text
 from kilograd.search.table import Contributions, Gain
+from kilograd.update import unparse
 
-RATES = (0.001, 0.003, 0.01)
+RATES = (0.003, 0.01)
 JUDGED = 400
 SECONDS = 20.0
 """Of a selection."""
@@ -90,6 +94,15 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """The rate, and accuracies of the seeds on validation and on test samples."""
+
+    rate: float
+    judged: list[float]
+    tested: list[float]
+
+
+@dataclass(frozen=True)
 class Row:
     """A scheme that was trained."""
 
@@ -98,17 +111,19 @@ class Row:
     scheme: Scheme
     static_bytes: int
     predicted: float | None
-    rate: float
-    judged: tuple[float, ...]
-    accuracies: tuple[float, ...]
+    trained: Trained
+
+    @property
+    def judged(self) -> float:
+        return float(np.mean(self.trained.judged))
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.accuracies))
+        return float(np.mean(self.trained.tested))
 
     @property
     def spread(self) -> float:
-        return float(np.std(self.accuracies))
+        return float(np.std(self.trained.tested))
 
 
 def mcunet(name: str, resolution: int) -> Task:
@@ -194,12 +209,21 @@ def references(task: Task, model: ResourceModel) -> dict[str, tuple[str, Scheme]
 
 def train(
     task: Task, layers: Layers, scheme: Scheme, rates: tuple[float, ...], seeds: int, optimize: str
-) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """The best rate on validation samples, and with it the accuracy of each seed on these and on
-    test samples.
-    """
-    session = task.prepared.program(scheme.spec(layers)).on_host(optimize=optimize)
-    results = {}
+) -> Trained:
+    """With the rate of the best validation accuracy; what was trained before is read."""
+    spec = scheme.spec(layers)
+    inputs = {
+        "network": task.prepared.inputs,
+        "program_text": program_text(),
+        "test": [digest(each) for each in task.test],
+        "update": unparse(spec),
+        "how": [task.epochs, rates, seeds, JUDGED],
+    }
+    path = STORE / "accuracy" / f"{key_of(inputs)}.json"
+    if path.is_file():
+        return Trained(**json.loads(path.read_text()))
+    session = task.prepared.program(spec).on_host(optimize=optimize)
+    results = []
     for rate in rates:
         judged, tested = [], []
         for seed in range(seeds):
@@ -209,9 +233,17 @@ def train(
             finite = learn(session, samples, task.epochs, rate, seed)
             judged.append(session.accuracy(*validation) if finite else 0.0)
             tested.append(session.accuracy(*task.test) if finite else 0.0)
-        results[rate] = tuple(judged), tuple(tested)
-    best = max(results, key=lambda rate: float(np.mean(results[rate][0])))
-    return best, *results[best]
+        results.append(Trained(rate, judged, tested))
+    best = max(results, key=lambda each: float(np.mean(each.judged)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(asdict(best)))
+    partial.replace(path)
+    return best
+
+
+def digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -239,7 +271,7 @@ class Trainings:
         return [
             Row(
                 key, kind, scheme, self.model.static_bytes(scheme), self._predicted(scheme),
-                *trained[scheme],
+                trained[scheme],
             )
             for key, (kind, scheme) in named.items()
         ]  # fmt: skip
@@ -295,16 +327,18 @@ def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> I
 
 def realised(rows: list[Row]) -> dict[Scheme, Gain]:
     """What the search has seen its schemes gain on validation samples."""
-    head = np.array(next(row.judged for row in rows if row.kind == "head"))
+    head = np.array(next(row.trained.judged for row in rows if row.kind == "head"))
     return {
-        row.scheme: gain(np.array(row.judged) - head) for row in rows if row.kind != "published"
+        row.scheme: gain(np.array(row.trained.judged) - head)
+        for row in rows
+        if row.kind != "published"
     }
 
 
 def tell(what: str, answers: list[Row], log: Log) -> None:
     for best in answers:
         log(
-            f"{what}: {best.name}, judged {100 * np.mean(best.judged):.1f}, "
+            f"{what}: {best.name}, judged {100 * best.judged:.1f}, "
             f"{100 * best.mean:.1f} +- {100 * best.spread:.1f}"
         )
 
@@ -312,7 +346,7 @@ def tell(what: str, answers: list[Row], log: Log) -> None:
 def answer(key: str, budget_bytes: int, rows: list[Row]) -> Row:
     """What the search answers at a budget: of the trained schemes that fit, the best judged one."""
     known = [r for r in rows if r.kind != "published" and r.static_bytes <= budget_bytes]
-    best = max(known, key=lambda r: (float(np.mean(r.judged)), -r.static_bytes))
+    best = max(known, key=lambda r: (r.judged, -r.static_bytes))
     return replace(best, name=f"found at {key}", kind="found")
 
 
@@ -324,11 +358,11 @@ def content(name: str, rows: list[Row]) -> dict[str, Any]:
             "name": row.name,
             "kind": row.kind,
             "sram_bytes": row.static_bytes,
-            "judged": row.judged,
+            "judged": row.trained.judged,
             "accuracy": row.mean,
             "spread": row.spread,
-            "accuracies": row.accuracies,
-            "rate": row.rate,
+            "accuracies": row.trained.tested,
+            "rate": row.trained.rate,
             "predicted": row.predicted,
             "realised": row.mean - base,
             "biases": row.scheme.biases,
@@ -347,7 +381,7 @@ def report(name: str, rows: list[Row], plots: Path | None) -> None:
             HEADER,
             [
                 (
-                    row.name, row.kind, f"{row.static_bytes:,}", f"{row.rate:g}",
+                    row.name, row.kind, f"{row.static_bytes:,}", f"{row.trained.rate:g}",
                     f"{100 * row.mean:.1f} ± {100 * row.spread:.1f}",
                     "" if row.predicted is None else f"{100 * row.predicted:.1f}",
                     f"{100 * (row.mean - base):.1f}",
@@ -362,7 +396,8 @@ def report(name: str, rows: list[Row], plots: Path | None) -> None:
     for row in rows:
         if row.kind in ("found", "sum", "refined"):
             continue
-        more = np.array(row.accuracies) - found[f"found at {row.name}"].accuracies
+        best = found[f"found at {row.name}"].trained
+        more = np.array(row.trained.tested) - best.tested
         if more.mean() > 0:
             error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else 0.0
             worse.append(f"{row.name} by {100 * more.mean():.1f} ± {100 * error:.1f}")
