@@ -78,10 +78,19 @@ def test_what_is_written_by_hand_is_a_choice_too(found):
     hand = Point(3, {}, 0.01, 25_000, 9_000, realised=Gain(0.08, 0.0, 2), kind="biases")
     assert not hand.proven and hand.told() == "written by hand: biases"
     whole = replace(found, best=hand, by_hand=(hand,))
-    last = whole.choices()[-1]
-    assert last.chosen and last.label.startswith("biases: ") and last.note == "trained +8.0 ± 0.0"
-    assert [choice.chosen for choice in whole.choices()].count(True) == 1
-    assert whole.realised()[-1].gain == 8
+    (own,) = (choice for choice in whole.choices() if choice.chosen)
+    assert own.label.startswith("biases: ") and own.note == "trained +8.0 ± 0.0"
+    sizes = [choice.sram_bytes for choice in whole.choices()]
+    assert sizes == sorted(sizes) and len(sizes) == 4
+    assert 8 in [choice.gain for choice in whole.realised()]
+
+
+def test_what_was_refined_is_told_apart(found):
+    point = Point(2, {}, 0.01, 25_000, 9_000, realised=Gain(0.09, 0.0, 2), kind="refined")
+    assert not point.proven and point.told() == "by corrected contributions"
+    whole = replace(found, best=point, refined=(point,))
+    (own,) = (choice for choice in whole.choices() if choice.chosen)
+    assert own.label.startswith("refined: ") and own.kind == "sum, refined"
 
 
 def test_a_report_takes_the_choices(found):

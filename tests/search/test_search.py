@@ -94,15 +94,15 @@ def test_the_scheme_is_the_best_of_the_front_when_trained(place, found):
         }
 
     head = max(accuracies(found.layers.spec(0, {})).values(), key=np.mean)
-    for point in found.front:
+    for point in found.points:
         by_rate = accuracies(found.spec_of(point))
         assert point.realised is not None and point.realised.runs == 2
         assert point.realised.mean == pytest.approx((by_rate[point.lr] - head).mean())
         assert point.realised.mean == pytest.approx(
             max(map(np.mean, by_rate.values())) - head.mean()
         )
-    assert found.best in (*found.front, *found.by_hand)
-    assert found.best.realised.mean == max(p.realised.mean for p in (*found.front, *found.by_hand))
+    assert found.best in found.points
+    assert found.best.realised.mean == max(point.realised.mean for point in found.points)
     assert "# Trained, it gains " in found.scheme() and f"(lr {found.best.lr:g})" in found.scheme()
 
 
@@ -118,9 +118,30 @@ def test_files_are_an_update_and_the_same_table(place, found, tmp_path):
     assert kg.update.unparse(kg.update.load(scheme)) == kg.update.unparse(found.spec)
     assert Contributions.load(tmp_path / "out" / "contributions.json") == found.contributions
     front = json.loads((tmp_path / "out" / "front.json").read_text())
-    assert [row["sram_bytes"] for row in front] == [p.sram_bytes for p in found.front]
-    assert kg.update.parse(front[-1]["update"])
+    assert [row["sram_bytes"] for row in front] == [p.sram_bytes for p in found.points]
+    assert {row["kind"] for row in front} == {point.kind for point in found.points}
+    assert all(kg.update.parse(row["update"]) for row in front)
     assert found.files() == {p.name: p.read_text() for p in (tmp_path / "out").iterdir()}
+
+
+def test_rounds_try_what_corrected_contributions_choose(place, found):
+    """They train more schemes, keep those ahead of all smaller ones, and never lose."""
+    options = {
+        "data": blobs(), "budget": kg.Budget(sram=SRAM), "method": "quick", "front": 3,
+        "store": place / "store", **OPTIONS,
+    }  # fmt: skip
+    before = kg.search(place / "net.onnx", rounds=0, **options)
+    assert before.refined == () and before.front == found.front
+    runs = len(list((place / "store").glob("*/*.json")))
+    more = kg.search(place / "net.onnx", rounds=6, **options)
+    assert len(list((place / "store").glob("*/*.json"))) > runs
+    assert more.front == found.front and more.contributions == found.contributions
+    assert more.best.realised.mean >= found.best.realised.mean >= before.best.realised.mean
+    for point in more.refined:
+        assert point.kind == "refined" and point.sram_bytes <= int(SRAM) and not point.proven
+        assert point.gain == pytest.approx(point.scheme.gain(found.contributions))
+        smaller = [p for p in more.points if p.sram_bytes < point.sram_bytes]
+        assert all(p.realised.mean < point.realised.mean for p in smaller)
 
 
 def test_the_same_search_gives_the_same_files(place, found):
@@ -257,6 +278,7 @@ def test_fast_measures_the_head_alone(place, tmp_path):
     told = command(place, "--sram", SRAM, "--method", "fast", "-o", tmp_path, "--json")
     content = json.loads(told.stdout)
     assert content["method"] == "fast" and content["contributions"]["head"]["runs"] == 1
+    assert content["refined"] == []
     assert {row["runs"] for row in content["contributions"]["weights"]} == {0}
     assert 0 < content["scheme"]["sram_bytes"] <= int(SRAM)
 
@@ -278,6 +300,7 @@ CALLS = [
     ({"channels": "worst"}, "there are best, first"),
     ({"seeds": 0}, "one seed or more"),
     ({"epochs": 0}, "one epoch or more"),
+    ({"rounds": -1}, "in no round or more"),
     ({"samples": 1}, "two samples or more"),
     ({"lr": 0.0}, "a learning rate above 0"),
     ({"lr": []}, "an empty list"),

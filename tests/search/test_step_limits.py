@@ -14,7 +14,7 @@ import kilograd as kg
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.planning.step_limits import StepLimit
-from kilograd.search.choice import written_by_hand
+from kilograd.search.choice import Chooser
 from kilograd.search.layers import layers_of
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
@@ -177,14 +177,13 @@ def test_schemes_by_hand_keep_the_limits(models):
         kind: model.step(scheme).seconds
         for kind, scheme in (("biases", Scheme(2)), ("none", Scheme(0)))
     }
-    points = written_by_hand(
-        model, contributions, Limits(PLENTY, step=(StepLimit("seconds", most["biases"]),))
-    )
+    limits = Limits(PLENTY, step=(StepLimit("seconds", most["biases"]),))
+    points = Chooser(model, limits).by_hand(contributions)
     assert {point.kind: point.biases for point in points}["biases"] == 2
     assert all(point.step_seconds <= most["biases"] for point in points)
     assert all(point.step_joules for point in points)
     tight = Limits(PLENTY, step=(StepLimit("seconds", most["none"]),))
-    assert written_by_hand(model, contributions, tight) == ()
+    assert Chooser(model, tight).by_hand(contributions) == ()
 
 
 def test_the_head_that_takes_too_long_says_so(models):
@@ -222,7 +221,7 @@ def test_everything_found_keeps_the_limit(place, quantity):
     free = kg.search(folder / "net.onnx", budget=kg.Budget(sram="64KB"), **arguments, **OPTIONS)
     found = kg.search(folder / "net.onnx", budget=budget, **arguments, **OPTIONS)
     assert max(getattr(p, f"step_{quantity}") for p in free.front) > most, "it does limit"
-    points = (*found.front, *found.by_hand)
+    points = found.points
     assert all(getattr(point, f"step_{quantity}") <= most for point in points)
     row = found.to_json()["scheme"]
     assert (row["step_seconds"], row["step_joules"]) == (
