@@ -344,6 +344,17 @@ def test_demo_tells_its_story(run: Run, folder: Path):
     assert "before learning" in done.out and "after learning" in done.out
     assert "instructions" in done.out and "SRAM" in done.out
     assert (folder / "demo/face_detector.c").is_file()
+    page = (folder / "demo-report.html").read_text(encoding="utf-8")
+    assert str(folder / "demo-report.html") in done.out.replace("\n", "")
+    assert "Fits the device" in page and "instructions of a training step" in page
+
+
+def test_demo_needs_no_charts(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "altair", None)
+    done = run("demo", "--output", folder / "demo", "--device", "cortex-m7-256k")
+    assert done.code == 0, done.err
+    assert "after learning" in done.out and "pip install 'kilograd[report]'" in done.out
+    assert not (folder / "demo-report.html").exists()
 
 
 @pytest.mark.slow
@@ -351,7 +362,8 @@ def test_demo_for_machines(run: Run, folder: Path):
     done = run("demo", "--output", folder / "demo", "--json")
     assert done.code == 0, done.err
     manifest = json.loads((folder / "demo/manifest.json").read_text())
-    assert done.json() == {"output": str(folder / "demo"), **manifest}
+    files = {"output": str(folder / "demo"), "report": str(folder / "demo-report.html")}
+    assert done.json() == {**files, **manifest}
     assert "before learning" in done.err
 
 

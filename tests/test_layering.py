@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "frontier": {"compiler"},
     "data": {"options"},
     "demo_data": {"errors"},
-    "demo": {"__init__", "compiler", "program", "demo_data", "devices"},
+    "demo": {"__init__", "compiler", "program", "demo_data", "devices", "errors"},
     "calibrate": {"compiler", "zoo"},
     "cli": {
         *("__init__", "demo", "calibrate", "compiler", "stages", "searching", "data", "zoo"),

@@ -15,6 +15,7 @@ from rich.table import Table
 
 import kilograd
 from kilograd import demo_data, devices, update
+from kilograd.errors import InputError
 
 EPOCHS = 3
 LEARNING_RATE = 0.01
@@ -30,7 +31,8 @@ def run(
     busy: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> kilograd.Program:
     """Compile, judge, learn on the emulated device, judge again; write the C project to
-    `output`, what happens to `console`, and return the program.
+    `output`, the report to `page_of(output)` where the libraries of `kilograd[report]` are there,
+    what happens to `console`, and return the program.
 
     int8 is calibrated on the upright pictures that the network was trained on: when it is compiled,
     nobody knows how the camera will hang. `busy` is entered, with words for it, for what takes
@@ -81,7 +83,20 @@ def run(
         f"SRAM {program.memory.sram_bytes:,} of {device_facts.sram_bytes or 0:,} bytes",
         highlight=False,
     )
+    page = page_of(output)
+    try:
+        with busy("writing the report"):
+            sample = data.train_x[0], data.train_y[0]
+            program.report(page, runs={f"on {device}": history}, sample=sample)
+        console.print(f"\nthe report, for a browser: {page}", highlight=False)
+    except InputError as error:
+        console.print(f"\nno report: {error}", highlight=False, markup=False)
     return program
+
+
+def page_of(output: Path) -> Path:
+    """Where the report of the demo goes: beside its C project."""
+    return output.with_name(f"{output.name}-report.html")
 
 
 def sparkline(losses: list[float], width: int = 40) -> str:

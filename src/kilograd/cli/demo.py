@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kilograd.cli.app import Json, app, busy, notes, print_json
-from kilograd.demo import run
+from kilograd.demo import page_of, run
 from kilograd.stages import watched
 
 
@@ -31,9 +31,14 @@ def demo(
 ) -> None:
     """Teach a face detector on an emulated microcontroller to see upside down in the dark.
 
+    Writes the C project and, with kilograd[report], a page of what it needs and how it learned
+    beside it.
+
     Example: kilograd demo --device stm32f746
     """
     console = notes if as_json else None
     program = run(output, device, console, precision=precision, busy=_busy)
     if as_json:
-        print_json({"output": str(output), **json.loads(program.manifest())})
+        page = page_of(output)
+        written = str(page) if page.is_file() else None
+        print_json({"output": str(output), "report": written, **json.loads(program.manifest())})
