@@ -166,3 +166,14 @@ def test_neighbours_keep_the_limits_of_a_step():
     limits = Limits(10**6, step=(StepLimit("seconds", taken[len(taken) // 3]),))
     found = list(neighbours(Scheme(1), contributions, model, limits, known=(), reserve_bytes=0))
     assert found and all(model.step(s).seconds <= taken[len(taken) // 3] for s in found)
+
+
+def test_bounds_of_many_schemes_are_not_above_those_of_each(models):  # noqa: F811
+    model = model_of(models, "residual", "float32")
+    options = [(path, ratio) for path in model.layers.paths for ratio in model.ratios]
+    schemes = every_scheme(model)
+    chosen = np.array([[option in scheme.weights for option in options] for scheme in schemes])
+    depths = np.array([scheme.biases for scheme in schemes])
+    found = model.rows.least_bytes_of_all(depths, chosen.astype(float), options)
+    each = np.array([model.rows.least_bytes(scheme) for scheme in schemes])
+    assert (found <= each).all() and (found == each).mean() > 0.5

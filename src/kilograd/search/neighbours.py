@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from fractions import Fraction
+from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
+
+import numpy as np
 
 from kilograd.search.layers import Layers
 from kilograd.search.resources import ResourceModel
+from kilograd.search.rows import Option
 from kilograd.search.scheme import Scheme
 from kilograd.search.select import Limits, fits
 from kilograd.search.table import Contributions
@@ -31,31 +33,46 @@ def neighbours(
     A change gives one layer another ratio of its weight, or none, or trains the biases of another
     number of layers. Biases follow the weights that need them.
     """
-    near = sorted(
-        set(_changed(scheme, table, model.layers)).difference(known, {scheme}),
-        key=lambda each: (-each.gain(table), each.biases, each.weights),
-    )
-    most = limits.sram_bytes - reserve_bytes
-    for each in near:
-        if model.rows.least_bytes(each) <= most and fits(each, model, limits, reserve_bytes):
-            yield each
+    options = list(table.weights)
+    near = sorted(set(_changed(scheme, options, model.layers)))
+    chosen = np.zeros((len(near), len(options)))
+    for row, (_, numbers) in zip(chosen, near, strict=True):
+        row[list(numbers)] = 1.0
+    depths = np.array([biases for biases, _ in near])
+    weights = np.array([table.weights[option].mean for option in options])
+    biases = np.array([table.bias_gain(k) for k in range(len(model.layers.paths) + 1)])
+    gains = biases[depths] + chosen @ weights
+    least = model.rows.least_bytes_of_all(depths, chosen, options)
+    for index in np.argsort(-gains, kind="stable"):
+        if least[index] <= limits.sram_bytes - reserve_bytes:
+            k, numbers = near[index]
+            each = Scheme.of(k, dict(options[number] for number in numbers))
+            if each not in known and each != scheme and fits(each, model, limits, reserve_bytes):
+                yield each
 
 
-def _changed(scheme: Scheme, table: Contributions, layers: Layers) -> Iterator[Scheme]:
-    depth = ""  # no layer's name
-    own: dict[str, Fraction | int | None] = dict.fromkeys(layers.paths)
-    own |= dict(scheme.weights) | {depth: scheme.biases}
-    values: dict[str, tuple[Fraction | int | None, ...]] = {
-        path: (None, *table.ratios(path)) for path in layers.paths
-    }
-    values[depth] = tuple(range(len(layers.paths) + 1))
+def _changed(
+    scheme: Scheme, options: Sequence[Option], layers: Layers
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Numbers of biases, and of the options that are chosen."""
+    places = {path: i for i, path in enumerate(layers.paths)}
+    needed = [layers.biases_from(path) for path in layers.paths]
+    of_layer = [places[path] for path, _ in options]
+    none, depth = -1, len(places)
+    own = [none] * len(places) + [scheme.biases]
+    for option in scheme.weights:
+        own[places[option[0]]] = options.index(option)
     changes = [
-        (key, value) for key, known in values.items() for value in known if value != own[key]
+        *((layer, number) for number, layer in enumerate(of_layer) if own[layer] != number),
+        *((layer, none) for layer in places.values() if own[layer] != none),
+        *((depth, k) for k in range(len(places) + 1) if k != scheme.biases),
     ]
     for count in range(1, CHANGES + 1):
         for some in combinations(changes, count):
-            changed = own | dict(some)
-            if len({key for key, _ in some}) == count:
-                weights = {p: Fraction(r) for p in layers.paths if (r := changed[p]) is not None}
-                needed = max((layers.biases_from(path) for path in weights), default=0)
-                yield Scheme.of(max(needed, int(changed[depth] or 0)), weights)
+            if len({place for place, _ in some}) == count:
+                changed = own.copy()
+                for place, value in some:
+                    changed[place] = value
+                numbers = tuple(number for number in changed[:depth] if number != none)
+                deep = max((needed[of_layer[number]] for number in numbers), default=0)
+                yield max(deep, changed[depth]), numbers

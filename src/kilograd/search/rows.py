@@ -12,10 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
+
 from kilograd.ir import Graph, Value
 from kilograd.search.forms import Form
 from kilograd.search.layers import Layers
 from kilograd.search.scheme import Scheme
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 Option = tuple[str, Fraction]
 """A layer and the ratio of its weight that is trained."""
@@ -79,6 +85,22 @@ class Rows:
         arena = (row.value(scheme) for row in self.arena)
         known = (value for value in arena if value is not None)
         return self.state_bytes(scheme) + int(max(known, default=0))
+
+    def least_bytes_of_all(
+        self, biases: IntArray, chosen: FloatArray, options: Sequence[Option]
+    ) -> FloatArray:
+        """A bound not above `least_bytes` of many schemes at once: their biases [N], and which of
+        the options [N, O] they train, 1 or 0. What several options share is not counted.
+        """
+
+        def values(row: Row) -> FloatArray:
+            base = np.array([-np.inf if size is None else size for size in row.base])
+            return base[biases] + chosen @ [row.options.get(option, 0.0) for option in options]
+
+        arena = np.zeros(len(biases))
+        for row in self.arena:
+            np.maximum(arena, values(row), out=arena)
+        return values(self.state) + arena
 
 
 def derive(
