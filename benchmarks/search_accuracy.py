@@ -22,7 +22,8 @@ Neither contributions nor anything else is chosen by test samples.
 
 `sum` rows are the first selections, `refined` rows the later ones. `found` rows are what `kilograd
 search` answers: of all that was trained but for the published ones and needs no more SRAM, the
-scheme of the best validation accuracy. `predicted` is the sum of contributions, `realised` the test
+three of the best validation accuracy are judged by as many seeds again, and the best of these is
+it. `predicted` is the sum of contributions, `realised` the test
 accuracy less that of the head alone.
 
 --quick is a smoke test of minutes at most: tiny budgets, one rate, and gains drawn at random where
@@ -72,6 +73,7 @@ from kilograd.search.search import with_ratios
 from kilograd.search.select import Limits, select
 from kilograd.search.store import key_of, program_text
 from kilograd.search.table import Contributions, Gain
+from kilograd.search.trials import CONTENDERS
 from kilograd.update import unparse
 
 RATES = (0.003, 0.01)
@@ -112,10 +114,12 @@ class Row:
     static_bytes: int
     predicted: float | None
     trained: Trained
+    again: tuple[float, ...] = ()
+    """Accuracies on validation samples with as many seeds again."""
 
     @property
     def judged(self) -> float:
-        return float(np.mean(self.trained.judged))
+        return float(np.mean([*self.trained.judged, *self.again]))
 
     @property
     def mean(self) -> float:
@@ -208,25 +212,27 @@ def references(task: Task, model: ResourceModel) -> dict[str, tuple[str, Scheme]
 
 
 def train(
-    task: Task, layers: Layers, scheme: Scheme, rates: tuple[float, ...], seeds: int, optimize: str
+    task: Task, layers: Layers, scheme: Scheme, rates: tuple[float, ...], seeds: int, first: int = 0
 ) -> Trained:
-    """With the rate of the best validation accuracy; what was trained before is read."""
+    """With so many seeds from the `first` on, at the rate of the best validation accuracy; what was
+    trained before is read.
+    """
     spec = scheme.spec(layers)
     inputs = {
         "network": task.prepared.inputs,
         "program_text": program_text(),
         "test": [digest(each) for each in task.test],
         "update": unparse(spec),
-        "how": [task.epochs, rates, seeds, JUDGED],
+        "how": [task.epochs, rates, seeds, JUDGED, *([first] if first else [])],
     }
     path = STORE / "accuracy" / f"{key_of(inputs)}.json"
     if path.is_file():
         return Trained(**json.loads(path.read_text()))
-    session = task.prepared.program(spec).on_host(optimize=optimize)
+    session = task.prepared.program(spec).on_host(optimize="-O1")
     results = []
     for rate in rates:
         judged, tested = [], []
-        for seed in range(seeds):
+        for seed in range(first, first + seeds):
             samples, validation = task.draw(seed)
             session.reset()
             task.start(session, seed)
@@ -257,24 +263,26 @@ class Trainings:
 
     def rows(self, named: Mapping[str, tuple[str, Scheme]]) -> list[Row]:
         """The rows of schemes, given as kind and scheme by name."""
-        quick = self.arguments.quick
+        rates = RATES[1:2] if self.arguments.quick else RATES
         schemes = list(dict.fromkeys(scheme for _, scheme in named.values()))
-        work = (
-            joblib.delayed(train)(
-                self.task, self.model.layers, scheme, RATES[1:2] if quick else RATES,
-                self.arguments.seeds, "-O1",
-            )
-            for scheme in schemes
-        )  # fmt: skip
-        results = joblib.Parallel(n_jobs=self.arguments.jobs)(work)
+        results = self._run([(scheme, rates, self.arguments.seeds) for scheme in schemes])
         trained = dict(zip(schemes, results, strict=True))
+        size = self.model.static_bytes
         return [
-            Row(
-                key, kind, scheme, self.model.static_bytes(scheme), self._predicted(scheme),
-                trained[scheme],
-            )
+            Row(key, kind, scheme, size(scheme), self._predicted(scheme), trained[scheme])
             for key, (kind, scheme) in named.items()
-        ]  # fmt: skip
+        ]
+
+    def again(self, rows: list[Row]) -> list[Row]:
+        """The rows judged by as many seeds again."""
+        seeds = self.arguments.seeds
+        results = self._run([(r.scheme, (r.trained.rate,), seeds, seeds) for r in rows])
+        pairs = zip(rows, results, strict=True)
+        return [replace(row, again=tuple(result.judged)) for row, result in pairs]
+
+    def _run(self, jobs: list[tuple[Any, ...]]) -> list[Trained]:
+        work = (joblib.delayed(train)(self.task, self.model.layers, *job) for job in jobs)
+        return list(joblib.Parallel(n_jobs=self.arguments.jobs)(work))
 
     def _predicted(self, scheme: Scheme) -> float | None:
         try:
@@ -323,6 +331,13 @@ def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> I
         known = {row.scheme for row in rows}
         fresh = {name: ("refined", each) for each, name in chosen.items() if each not in known}
         rows += place.rows(fresh)
+    contenders = {
+        row.scheme: row for budget in budgets.values() for row in inside(budget, rows)[:CONTENDERS]
+    }
+    judged = place.again([*contenders.values()])
+    answers = [answer(key, budget, judged) for key, budget in budgets.items()]
+    tell(f"{name}: twice the seeds", answers, log)
+    yield [*rows, *answers]
 
 
 def realised(rows: list[Row]) -> dict[Scheme, Gain]:
@@ -343,11 +358,15 @@ def tell(what: str, answers: list[Row], log: Log) -> None:
         )
 
 
+def inside(budget_bytes: int, rows: list[Row]) -> list[Row]:
+    """What fits of what a search trains, the best judged first, each scheme once."""
+    known = {r.scheme: r for r in rows if r.kind != "published" and r.static_bytes <= budget_bytes}
+    return sorted(known.values(), key=lambda r: (-r.judged, r.static_bytes))
+
+
 def answer(key: str, budget_bytes: int, rows: list[Row]) -> Row:
     """What the search answers at a budget: of the trained schemes that fit, the best judged one."""
-    known = [r for r in rows if r.kind != "published" and r.static_bytes <= budget_bytes]
-    best = max(known, key=lambda r: (r.judged, -r.static_bytes))
-    return replace(best, name=f"found at {key}", kind="found")
+    return replace(inside(budget_bytes, rows)[0], name=f"found at {key}", kind="found")
 
 
 def content(name: str, rows: list[Row]) -> dict[str, Any]:
@@ -358,7 +377,7 @@ def content(name: str, rows: list[Row]) -> dict[str, Any]:
             "name": row.name,
             "kind": row.kind,
             "sram_bytes": row.static_bytes,
-            "judged": row.trained.judged,
+            "judged": [*row.trained.judged, *row.again],
             "accuracy": row.mean,
             "spread": row.spread,
             "accuracies": row.trained.tested,

@@ -19,7 +19,7 @@ from kilograd.search.search import with_ratios
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import make_task
 from kilograd.search.training import Training, trial
-from kilograd.search.trials import best_rate
+from kilograd.search.trials import CONTENDERS, best_rate
 from tests.search.networks import CLASSES, FEATURES, bench, blobs, perceptron
 
 DEVICE, SRAM = "stm32f746", "1500"
@@ -86,23 +86,28 @@ def test_the_scheme_is_the_best_of_the_front_when_trained(place, found):
     network = prepare(place / "net.onnx", optimizer=kg.SGD(lr=0.05))
     task = make_task(blobs(), shape=(FEATURES,), classes=CLASSES, samples=200, test_samples=200)
 
-    def accuracies(spec):
+    def accuracies(spec, seeds=2):
         session = network.session(spec)
         return {
-            lr: np.array([trial(session, task, Training(5, lr), s).accuracy for s in (0, 1)])
+            lr: np.array([trial(session, task, Training(5, lr), s).accuracy for s in range(seeds)])
             for lr in (0.05 / 3, 0.05)
         }
 
-    head = max(accuracies(found.layers.spec(0, {})).values(), key=np.mean)
+    by_head = accuracies(found.layers.spec(0, {}), 4)
+    lr = max(by_head, key=lambda lr: by_head[lr][:2].mean())
+    head = by_head[lr]
     for point in found.points:
-        by_rate = accuracies(found.spec_of(point))
-        assert point.realised is not None and point.realised.runs == 2
-        assert point.realised.mean == pytest.approx((by_rate[point.lr] - head).mean())
-        assert point.realised.mean == pytest.approx(
-            max(map(np.mean, by_rate.values())) - head.mean()
-        )
-    assert found.best in found.points
-    assert found.best.realised.mean == max(point.realised.mean for point in found.points)
+        by_rate = accuracies(found.spec_of(point), 4)
+        means = {lr: row[:2].mean() for lr, row in by_rate.items()}
+        assert point.realised is not None and means[point.lr] == max(means.values())
+        runs = point.realised.runs
+        over = by_rate[point.lr][:runs] - head[:runs]
+        assert point.realised.mean == pytest.approx(over.mean())
+        assert point.realised.spread == pytest.approx(over.std(ddof=1))
+    contenders = [point for point in found.points if point.realised.runs == 4]
+    assert len(contenders) == CONTENDERS and found.best in contenders
+    assert found.best.realised.mean == max(point.realised.mean for point in contenders)
+    assert {point.realised.runs for point in found.points} <= {2, 4}
     assert "# Trained, it gains " in found.scheme() and f"(lr {found.best.lr:g})" in found.scheme()
 
 
@@ -125,23 +130,26 @@ def test_files_are_an_update_and_the_same_table(place, found, tmp_path):
 
 
 def test_rounds_try_what_corrected_contributions_choose(place, found):
-    """They train more schemes, keep those ahead of all smaller ones, and never lose."""
+    """They train more schemes, and keep those ahead of all smaller ones."""
     options = {
         "data": blobs(), "budget": kg.Budget(sram=SRAM), "method": "quick", "front": 3,
         "store": place / "store", **OPTIONS,
     }  # fmt: skip
     before = kg.search(place / "net.onnx", rounds=0, **options)
-    assert before.refined == () and before.front == found.front
+    schemes = [point.scheme for point in found.front]
+    assert before.refined == () and [point.scheme for point in before.front] == schemes
     runs = len(list((place / "store").glob("*/*.json")))
     more = kg.search(place / "net.onnx", rounds=6, **options)
     assert len(list((place / "store").glob("*/*.json"))) > runs
-    assert more.front == found.front and more.contributions == found.contributions
-    assert more.best.realised.mean >= found.best.realised.mean >= before.best.realised.mean
+    assert [point.scheme for point in more.front] == schemes
+    assert more.contributions == found.contributions
+    assert more.best.realised.runs == 4
     for point in more.refined:
         assert point.kind == "refined" and point.sram_bytes <= int(SRAM) and not point.proven
         assert point.gain == pytest.approx(point.scheme.gain(found.contributions))
         smaller = [p for p in more.points if p.sram_bytes < point.sram_bytes]
-        assert all(p.realised.mean < point.realised.mean for p in smaller)
+        ahead = all(p.realised.mean < point.realised.mean for p in smaller)
+        assert ahead or point.realised.runs == 4
 
 
 def test_the_same_search_gives_the_same_files(place, found):

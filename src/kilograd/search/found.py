@@ -93,11 +93,12 @@ class Found:
     `front`: the schemes with the largest sums of contributions at several limits up to those given,
     by SRAM; `by_hand`: the biases of the last layers, and the last layers whole, as far as they
     fit; `refined`: schemes found by contributions that trainings corrected, as far as they gain
-    more than all smaller ones that were trained; `best`: the one of all these that gains most when
-    it is trained, or without data the largest sum; `spec`: what `kilograd.compile(update=...)`
-    takes for it; `contributions` the table that they were chosen by; `orders` the input channels of
-    layers, best first, of which a scheme trains the first. `seconds` is how long contributions
-    took, how long selection, and how long trainings with what they led to.
+    more than all smaller ones that were trained, or were among the last to choose from; `best`: the
+    one of all these that gains most when it is trained, or without data the largest sum; `spec`:
+    what `kilograd.compile(update=...)` takes for it; `contributions` the table that they were
+    chosen by; `orders` the input channels of layers, best first, of which a scheme trains the
+    first. `seconds` is how long contributions took, how long selection, and how long trainings with
+    what they led to.
     """
 
     network: str

@@ -19,6 +19,8 @@ from kilograd.search.layers import Layers
 from kilograd.search.measure import Bench, gain
 from kilograd.update import Spec
 
+CONTENDERS = 3
+
 
 def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) -> Bench:
     """The bench with the rate at which the head alone and the head with all biases do best, on
@@ -45,6 +47,9 @@ def trained(
     trained next in `rounds` rounds by contributions that all trainings so far have corrected, and
     as the best the scheme that gains most; of equal ones the smallest.
 
+    Of many schemes the one that gains most has been lucky, too: the best `CONTENDERS` are trained
+    with as many seeds again, and all seeds decide among them.
+
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
     the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
     that each bears alone, so each scheme, and the head alone, has the best of `rates` and a third
@@ -61,13 +66,19 @@ def trained(
         points += trial.run(
             [replace(p, gain=p.scheme.gain(found.contributions)) for p in fresh],
         )
+    contenders = sorted(points, key=lambda p: (-_realised(p), p.sram_bytes))[:CONTENDERS]
+    judged = {point.scheme: point for point in trial.again(contenders)}
+    points = [judged.get(point.scheme, point) for point in points]
+    best = max(judged.values(), key=lambda point: (_realised(point), -point.sram_bytes))
     ahead = undominated(points, _realised)
     return replace(
         found,
-        best=ahead[-1],
+        best=best,
         front=tuple(point for point in points if point.kind == "found"),
         by_hand=tuple(p for p in points if p.kind not in ("found", "refined")),
-        refined=tuple(point for point in ahead if point.kind == "refined"),
+        refined=tuple(
+            p for p in points if p.kind == "refined" and (p in ahead or p.scheme in judged)
+        ),
         seconds=(*found.seconds[:2], time.perf_counter() - start),
     )
 
@@ -82,7 +93,8 @@ class _Trial:
     def __init__(self, bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> None:
         self._bench, self._found, self._rates = bench, found, rates
         self._seeds = range(seeds)
-        (self._head,), _ = self._best([found.layers.spec(0, {})], "training the head")
+        self._spec = found.layers.spec(0, {})
+        (self._head,), (self._rate,) = self._best([self._spec], "training the head")
 
     def run(self, points: Sequence[Point]) -> list[Point]:
         """The points with what they gain over the head alone, each at the rate best for it."""
@@ -92,6 +104,19 @@ class _Trial:
             replace(point, realised=gain(row - self._head), lr=rate)
             for point, row, rate in zip(points, scores, rates, strict=True)
         ]
+
+    def again(self, points: Sequence[Point]) -> list[Point]:
+        """The points with what they gain with twice the seeds, each at its rate."""
+        head = self._twice(self._spec, self._rate)
+        return [
+            replace(p, realised=gain(self._twice(self._found.spec_of(p), p.lr or 0.0) - head))
+            for p in points
+        ]
+
+    def _twice(self, spec: Spec, rate: float) -> np.ndarray:
+        seeds = range(2 * len(self._seeds))
+        (row,) = self._bench.at(rate).scores([spec], seeds, "training the best again")
+        return np.array([score.accuracy for score in row])
 
     def _best(self, specs: Sequence[Spec], what: str) -> tuple[np.ndarray, list[float]]:
         """The accuracies of each spec with each seed at its best rate, and the rates."""
