@@ -16,9 +16,9 @@ largest summed contributions is selected. All are trained: SGD on single samples
 in the same order, the rate of a grid that is best on validation samples (at most 400 of those that
 are neither learned from nor for testing), mean and standard deviation of the test accuracy over the
 seeds. Then, as in a search with a front of these budgets, what was trained, the published schemes
-aside, corrects the contributions, and what is selected by them is trained, and what they rank first
-beside the best trained scheme, --rounds times. Every training is kept (build/search/accuracy).
-Neither contributions nor anything else is chosen by test samples.
+aside, corrects the contributions, and what is selected by a draw of them is trained, and what they
+rank first beside the best trained scheme, --rounds times. Every training is kept in
+build/search/accuracy. Neither contributions nor anything else is chosen by test samples.
 
 `sum` rows are the first selections, `refined` rows the later ones. `found` rows are what `kilograd
 search` answers: of all that was trained but for the published ones and needs no more SRAM, the
@@ -62,7 +62,7 @@ from kilograd.planning.front import FrontPoint
 from kilograd.report.choices import front
 from kilograd.report.contributions import additivity
 from kilograd.report.drawing import svg
-from kilograd.search.correction import corrected
+from kilograd.search.correction import correct
 from kilograd.search.layers import Layers
 from kilograd.search.measure import gain
 from kilograd.search.neighbours import neighbours
@@ -81,6 +81,10 @@ JUDGED = 400
 SECONDS = 20.0
 """Of a selection."""
 HEADER = ("scheme", "kind", "SRAM, B", "rate", "accuracy, %", "predicted", "realised")
+COMPARISON = (
+    *("reference", "its SRAM", "accuracy, %", "largest sum", "found", "predicted", "realised"),
+)
+"""`predicted` and `realised` are of the largest sum."""
 
 
 @dataclass(frozen=True)
@@ -317,16 +321,17 @@ def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> I
     place = Trainings(task, model, gains, arguments)
     sums = {f"sum at {key}": ("sum", best(budget, gains)) for key, budget in budgets.items()}
     rows = place.rows(named | sums)
+    rng = np.random.default_rng(0)
     for turn in range(arguments.rounds + 1):
         answers = [answer(key, budget, rows) for key, budget in budgets.items()]
         tell(f"{name}: round {turn}", answers, log)
         yield [*rows, *answers]
         if turn == arguments.rounds:
             break
-        table, chosen = corrected(gains, realised(rows)), dict[Scheme, str]()
+        correction, chosen = correct(gains, realised(rows)), dict[Scheme, str]()
         for key, budget in budgets.items():
-            chosen.setdefault(best(budget, table), f"round {turn + 1} at {key}")
-            if (near := beside(budget, table, rows)) is not None:
+            chosen.setdefault(best(budget, correction.draw(rng)), f"round {turn + 1} at {key}")
+            if (near := beside(budget, correction.mean, rows)) is not None:
                 chosen.setdefault(near, f"round {turn + 1} beside {key}")
         known = {row.scheme for row in rows}
         fresh = {name: ("refined", each) for each, name in chosen.items() if each not in known}
@@ -392,6 +397,10 @@ def content(name: str, rows: list[Row]) -> dict[str, Any]:
     return {"task": name, "schemes": schemes}
 
 
+def told(row: Row) -> str:
+    return f"{100 * row.mean:.1f} ± {100 * row.spread:.1f}"
+
+
 def report(name: str, rows: list[Row], plots: Path | None) -> None:
     base = next(row.mean for row in rows if row.kind == "head")
     print(f"\n{name}\n")
@@ -401,7 +410,7 @@ def report(name: str, rows: list[Row], plots: Path | None) -> None:
             [
                 (
                     row.name, row.kind, f"{row.static_bytes:,}", f"{row.trained.rate:g}",
-                    f"{100 * row.mean:.1f} ± {100 * row.spread:.1f}",
+                    told(row),
                     "" if row.predicted is None else f"{100 * row.predicted:.1f}",
                     f"{100 * (row.mean - base):.1f}",
                 )
@@ -410,17 +419,25 @@ def report(name: str, rows: list[Row], plots: Path | None) -> None:
         ),
         flush=True,
     )  # fmt: skip
-    found = {row.name: row for row in rows if row.kind == "found"}
-    worse = []
+    named = {row.name: row for row in rows}
+    compared, worse = [], []
     for row in rows:
         if row.kind in ("found", "sum", "refined"):
             continue
-        best = found[f"found at {row.name}"].trained
-        more = np.array(row.trained.tested) - best.tested
+        largest, best = named[f"sum at {row.name}"], named[f"found at {row.name}"]
+        compared.append(
+            (
+                row.name, f"{row.static_bytes:,} B", told(row), told(largest),
+                f"{told(best)}, {best.static_bytes:,} B", f"{100 * (largest.predicted or 0):+.1f}",
+                f"{100 * (largest.mean - base):+.1f}",
+            )
+        )  # fmt: skip
+        more = np.array(row.trained.tested) - best.trained.tested
         if more.mean() > 0:
             error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else 0.0
             worse.append(f"{row.name} by {100 * more.mean():.1f} ± {100 * error:.1f}")
-    print(f"\nreferences above what was found at their SRAM: {', '.join(worse) or 'none'}")
+    print(f"\n{table(COMPARISON, compared)}\n")
+    print(f"references above what was found at their SRAM: {', '.join(worse) or 'none'}")
     data = content(name, rows)["schemes"]
     known = [row for row in data if row["predicted"] is not None and row["kind"] != "found"]
     pairs = np.array([(row["predicted"], row["realised"]) for row in known])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kilograd.planning.step_limits import StepLimit
-from kilograd.search.correction import KAPPAS, SAME_LAYER, SIGMAS, TAUS, corrected
+from kilograd.search.correction import KAPPAS, SAME_LAYER, SIGMAS, TAUS, correct
 from kilograd.search.neighbours import CHANGES, neighbours
 from kilograd.search.scheme import Scheme
 from kilograd.search.select import Limits
@@ -50,11 +50,6 @@ def some(rng: np.random.Generator, count: int) -> list[Scheme]:
     return sorted(schemes, key=str)
 
 
-def test_nothing_trained_corrects_nothing():
-    contributions, _ = made_up(0)
-    assert corrected(contributions, {}) == contributions
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_schemes_that_were_not_trained_are_foretold_better(seed):
     """Where gains are a share of what was measured, and some layers help none, or harm."""
@@ -67,7 +62,7 @@ def test_schemes_that_were_not_trained_are_foretold_better(seed):
     rng.shuffle(schemes)
     known, left = schemes[:50], schemes[50:]
     realised = {s: Gain(s.gain(truth) + rng.normal(0, 0.005), 0.01, 3) for s in known}
-    found = corrected(contributions, realised)
+    found = correct(contributions, realised).mean
 
     def error(other: Contributions, scale: float = 1.0) -> float:
         return float(np.mean([(scale * s.gain(other) - s.gain(truth)) ** 2 for s in left])) ** 0.5
@@ -98,10 +93,19 @@ def test_the_mean_is_that_of_the_joint_distribution():
         off = y - kappa * x @ m
         score = -0.5 * (off @ np.linalg.inv(seen) @ off + np.log(np.linalg.det(seen)))
         if best is None or score > best[0]:
-            best = score, kappa * m + prior @ x.T @ np.linalg.inv(seen) @ off
-    found = corrected(table_, realised)
+            share = prior @ x.T @ np.linalg.inv(seen)
+            best = score, kappa * m + share @ off, prior - share @ x @ prior
+    correction = correct(table_, realised)
+    found = correction.mean
     means = [found.biases[1].mean, *(found.weights["a", r].mean for r in (HALF, WHOLE))]
     np.testing.assert_allclose(means, best[1], rtol=1e-9)
+    rng = np.random.default_rng(0)
+    draws = [correction.draw(rng) for _ in range(4000)]
+    rows = np.array(
+        [[d.biases[1].mean, *(d.weights["a", r].mean for r in (HALF, WHOLE))] for d in draws]
+    )
+    np.testing.assert_allclose(rows.mean(axis=0), best[1], atol=0.002)
+    np.testing.assert_allclose(np.cov(rows.T), best[2], atol=1e-4)
 
 
 def test_what_was_measured_badly_gives_way():
@@ -117,7 +121,7 @@ def test_what_was_measured_badly_gives_way():
         Scheme.of(2, {"b": WHOLE}): Gain(0.1, 0.01, 2),
         both: Gain(0.1, 0.01, 2),
     }
-    found = corrected(contributions, realised).weights
+    found = correct(contributions, realised).mean.weights
     assert found["a", WHOLE].mean < found["b", WHOLE].mean - 0.02
     assert found["a", WHOLE].mean + found["b", WHOLE].mean == pytest.approx(0.1, abs=0.03)
 

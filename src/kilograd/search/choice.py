@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from kilograd.search.correction import Correction
 from kilograd.search.found import Point
 from kilograd.search.neighbours import neighbours
 from kilograd.search.points import biases_only, last_layers
@@ -100,17 +103,21 @@ def ladder(chooser: Chooser, most_bytes: int, steps: int) -> tuple[Chooser, ...]
 
 
 def refined(
-    choosers: Sequence[Chooser], table: Contributions, trained: Sequence[Point]
+    choosers: Sequence[Chooser],
+    correction: Correction,
+    trained: Sequence[Point],
+    rng: np.random.Generator,
 ) -> tuple[Point, ...]:
-    """What each would have trained next: the scheme of the largest sum, and one beside the trained
-    scheme that gained most; without those that were trained.
+    """What each would have trained next: the scheme of the largest sum by contributions drawn at
+    random, and by their means one beside the trained scheme that gained most; without those that
+    were trained.
     """
     fresh: dict[Scheme, Point] = {}
     known = {point.scheme for point in trained}
     for chooser in choosers:
-        best = replace(chooser.best(table), kind="refined", gap=0.0)
-        near = chooser.beside([*trained, *fresh.values()], table)
-        fresh |= {p.scheme: p for p in (best, near) if p is not None and p.scheme not in known}
+        drawn = replace(chooser.best(correction.draw(rng)), kind="refined", gap=0.0)
+        near = chooser.beside([*trained, *fresh.values()], correction.mean)
+        fresh |= {p.scheme: p for p in (drawn, near) if p is not None and p.scheme not in known}
     return tuple(fresh.values())
 
 

@@ -3,8 +3,8 @@
 Contributions are measured one at a time and summed. Trained together, layers that learn the same
 thing gain less than their sum, and layers that move too far together lose. Here the gains of
 schemes that were trained are explained by contributions again, near those that were measured: a
-Bayesian linear regression. Its posterior mean is a table like any other, so the exact selection
-finds the scheme of the largest sum under it.
+Bayesian linear regression. Its mean, and each draw from it, is a table like any other, so the exact
+selection finds the scheme of the largest sum under it.
 
 With x(s) the 0/1 vector of what scheme s trains (a step of k, or a ratio of a layer, each), the
 gain of s is y(s) = x(s) w + e, with
@@ -21,13 +21,16 @@ sigma, what no sum explains, are those of a grid under which the gains that were
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 import numpy as np
+import numpy.typing as npt
 
 from kilograd.search.scheme import Scheme
 from kilograd.search.table import Contributions, Gain
+
+FloatArray = npt.NDArray[np.float64]
 
 KAPPAS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 TAUS = (0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.05)
@@ -36,13 +39,41 @@ SAME_LAYER = 0.7
 """The correlation of two ratios of one layer."""
 
 
-def corrected(table: Contributions, realised: Mapping[Scheme, Gain]) -> Contributions:
-    """The table that the gains over the head alone of schemes that were trained make likeliest.
-
-    Every candidate of `table` keeps its place; `spread` is the deviation that is left, `runs` 1.
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """What contributions are among others: the distribution of all candidates of `table`, of the
+    steps to each k first, then of the weights in their order, with its `mean` [N] and `covariance`
+    [N, N].
     """
-    if not realised:
-        return table
+
+    table: Contributions
+    means: FloatArray
+    covariance: FloatArray
+
+    @property
+    def mean(self) -> Contributions:
+        """The table of the mean."""
+        return self._table(self.means)
+
+    def draw(self, rng: np.random.Generator) -> Contributions:
+        """A table drawn at random: what is uncertain varies, so that selections by several draws
+        try what the mean alone would never choose (Thompson sampling).
+        """
+        return self._table(rng.multivariate_normal(self.means, self.covariance, method="eigh"))
+
+    def _table(self, values: FloatArray) -> Contributions:
+        count = len(self.table.layers)
+        biases = {k + 1: Gain(float(sum_)) for k, sum_ in enumerate(np.cumsum(values[:count]))}
+        weights = zip(self.table.weights, values[count:], strict=True)
+        return replace(
+            self.table, biases=biases, weights={key: Gain(float(value)) for key, value in weights}
+        )
+
+
+def correct(table: Contributions, realised: Mapping[Scheme, Gain]) -> Correction:
+    """The distribution under which the gains over the head alone of schemes that were trained are
+    likeliest.
+    """
     ks = range(1, len(table.layers) + 1)
     keys = list(table.weights)
     columns = {key: len(ks) + i for i, key in enumerate(keys)}
@@ -61,27 +92,18 @@ def corrected(table: Contributions, realised: Mapping[Scheme, Gain]) -> Contribu
     seen = np.array([gain.mean for gain in realised.values()])
     spread = np.array([_variance_of_mean(gain) for gain in realised.values()])
 
-    likeliest, mean, deviation = -np.inf, measured, np.sqrt(noise)
+    likeliest = -np.inf
     for kappa, tau, sigma in product(KAPPAS, TAUS, SIGMAS):
         prior = tau**2 * together + kappa**2 * np.diag(noise)
-        covariance = prior @ rows.T
-        of_seen = rows @ covariance + np.diag(spread + sigma**2)
-        factor = np.linalg.cholesky(of_seen)
+        shared = prior @ rows.T
+        factor = np.linalg.cholesky(rows @ shared + np.diag(spread + sigma**2))
         whitened = np.linalg.solve(factor, seen - kappa * rows @ measured)
         likelihood = -0.5 * whitened @ whitened - np.log(np.diag(factor)).sum()
         if likelihood > likeliest:
             likeliest = likelihood
-            gain = np.linalg.solve(factor, covariance.T)
-            mean = kappa * measured + gain.T @ whitened
-            deviation = np.sqrt(np.maximum(np.diag(prior) - (gain**2).sum(axis=0), 0.0))
-    biases = np.cumsum(mean[: len(ks)])
-    return replace(
-        table,
-        biases={k: Gain(float(biases[k - 1])) for k in ks},
-        weights={
-            key: Gain(float(mean[columns[key]]), float(deviation[columns[key]])) for key in keys
-        },
-    )
+            gain = np.linalg.solve(factor, shared.T)
+            means, covariance = kappa * measured + gain.T @ whitened, prior - gain.T @ gain
+    return Correction(table, means, covariance)
 
 
 def _variance_of_mean(gain: Gain) -> float:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from kilograd.search.choice import Chooser, refined, undominated
-from kilograd.search.correction import corrected
+from kilograd.search.correction import correct
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers
 from kilograd.search.measure import Bench, gain
@@ -58,9 +58,10 @@ def trained(
     start = time.perf_counter()
     trial = _Trial(bench, found, seeds, sorted({*rates, min(rates) / 3}))
     points = trial.run([*found.front, *found.by_hand])
+    rng = np.random.default_rng(0)
     for _ in range(rounds):
-        table = corrected(found.contributions, {p.scheme: p.realised for p in points if p.realised})
-        fresh = refined(choosers, table, points)
+        realised = {p.scheme: p.realised for p in points if p.realised}
+        fresh = refined(choosers, correct(found.contributions, realised), points, rng)
         if not fresh:
             break
         points += trial.run(
