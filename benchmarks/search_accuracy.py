@@ -225,9 +225,9 @@ def train(
     inputs = {
         "network": task.prepared.inputs,
         "program_text": program_text(),
-        "test": [digest(each) for each in task.test],
+        "data": [digest(each) for split in (*task.draw(first), task.test) for each in split],
         "update": unparse(spec),
-        "how": [task.epochs, rates, seeds, JUDGED, *([first] if first else [])],
+        "how": [task.epochs, rates, seeds, first],
     }
     path = STORE / "accuracy" / f"{key_of(inputs)}.json"
     if path.is_file():
@@ -298,7 +298,7 @@ class Trainings:
 def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> Iterator[list[Row]]:
     """All rows after each round."""
     model = ResourceModel(task.prepared)
-    gains = contributions(arguments.tables, name, model, arguments.quick)
+    gains = contributions(arguments.tables, name, model, arguments.quick).distinct(model.layers)
     named = references(task, model)
     if arguments.quick:
         named = {key: named[key] for key in ("head", "biases 5", "last 1")}
@@ -336,11 +336,13 @@ def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> I
         known = {row.scheme for row in rows}
         fresh = {name: ("refined", each) for each, name in chosen.items() if each not in known}
         rows += place.rows(fresh)
-    contenders = {
-        row.scheme: row for budget in budgets.values() for row in inside(budget, rows)[:CONTENDERS]
-    }
-    judged = place.again([*contenders.values()])
-    answers = [answer(key, budget, judged) for key, budget in budgets.items()]
+    contenders = {key: inside(budget, rows)[:CONTENDERS] for key, budget in budgets.items()}
+    every = {row.scheme: row for those in contenders.values() for row in those}
+    judged = {row.scheme: row for row in place.again([*every.values()])}
+    answers = [
+        answer(key, budget, [judged[row.scheme] for row in contenders[key]])
+        for key, budget in budgets.items()
+    ]
     tell(f"{name}: twice the seeds", answers, log)
     yield [*rows, *answers]
 

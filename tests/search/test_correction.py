@@ -82,9 +82,11 @@ def test_the_mean_is_that_of_the_joint_distribution():
         Scheme(1): Gain(0.06, 0.02, 4),
         Scheme.of(1, {"a": HALF}): Gain(0.1, 0.03, 4),
     }
-    m, d = np.array([0.1, 0.2, 0.3]), np.diag([0.01**2, 0.02**2, 0.03**2])
+    # Half of each variance is the mean of its kind: 0.0026 of the weights, 0.00065 of the schemes.
+    m = np.array([0.1, 0.2, 0.3])
+    d = np.diag([0.02**2, 0.5 * (0.04**2 + 0.0026), 0.5 * (0.06**2 + 0.0026)]) / 4
     x, y = np.array([[1.0, 0, 0], [1, 1, 0]]), np.array([0.06, 0.1])
-    noise = np.diag([0.01**2, 0.015**2])
+    noise = np.diag([0.5 * (0.02**2 + 0.00065), 0.5 * (0.03**2 + 0.00065)]) / 4
     shape = np.array([[1, 0, 0], [0, 1, SAME_LAYER], [0, SAME_LAYER, 1]])
     best = None
     for kappa, tau, sigma in product(KAPPAS, TAUS, SIGMAS):
@@ -122,7 +124,7 @@ def test_what_was_measured_badly_gives_way():
         both: Gain(0.1, 0.01, 2),
     }
     found = correct(contributions, realised).mean.weights
-    assert found["a", WHOLE].mean < found["b", WHOLE].mean - 0.02
+    assert found["a", WHOLE].mean < found["b", WHOLE].mean - 0.01
     assert found["a", WHOLE].mean + found["b", WHOLE].mean == pytest.approx(0.1, abs=0.03)
 
 
@@ -172,7 +174,7 @@ def test_neighbours_keep_the_limits_of_a_step():
     assert found and all(model.step(s).seconds <= taken[len(taken) // 3] for s in found)
 
 
-def test_bounds_of_many_schemes_are_not_above_those_of_each(models):  # noqa: F811
+def test_bounds_of_many_schemes_are_those_of_each(models):  # noqa: F811
     model = model_of(models, "residual", "float32")
     options = [(path, ratio) for path in model.layers.paths for ratio in model.ratios]
     schemes = every_scheme(model)
@@ -180,4 +182,4 @@ def test_bounds_of_many_schemes_are_not_above_those_of_each(models):  # noqa: F8
     depths = np.array([scheme.biases for scheme in schemes])
     found = model.rows.least_bytes_of_all(depths, chosen.astype(float), options)
     each = np.array([model.rows.least_bytes(scheme) for scheme in schemes])
-    assert (found <= each).all() and (found == each).mean() > 0.5
+    np.testing.assert_array_equal(found, each)

@@ -308,7 +308,7 @@ CALLS = [
     ({"channels": "worst"}, "there are best, first"),
     ({"seeds": 0}, "one seed or more"),
     ({"epochs": 0}, "one epoch or more"),
-    ({"rounds": -1}, "in no round or more"),
+    ({"rounds": -1}, "are 0 or more"),
     ({"samples": 1}, "two samples or more"),
     ({"lr": 0.0}, "a learning rate above 0"),
     ({"lr": []}, "an empty list"),

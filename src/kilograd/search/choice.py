@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +21,8 @@ FRONT_POINTS = 6
 
 @dataclass(frozen=True, eq=False)
 class Chooser:
-    """Chooses schemes of a model within `limits`, by contributions; each choice is linked, and an
-    exact one takes `seconds` at most.
+    """Chooses schemes of a model within `limits`, by contributions, and links them; a choice takes
+    `seconds` at most, and links.
     """
 
     model: ResourceModel
@@ -34,18 +34,20 @@ class Chooser:
         chosen = select(table, self.model, self.limits, seconds=self.seconds)
         return self._point(chosen.scheme, table, 0.0 if chosen.proven else chosen.gap, "found")
 
-    def beside(self, trained: Iterable[Point], table: Contributions) -> Point | None:
-        """The one of the largest sum, not trained yet, of the schemes little different from the
-        trained one within the limits that gained most; None where there is none.
+    def beside(
+        self, trained: Iterable[Point], known: Collection[Scheme], table: Contributions
+    ) -> Point | None:
+        """The one of the largest sum, not among the known, of the schemes little different from the
+        trained one within the limits that gained most; None where there is none, or none was found
+        in time.
         """
-        known = {point.scheme: point for point in trained}
-        inside = [p for p in known.values() if p.sram_bytes <= self.limits.sram_bytes]
+        inside = [p for p in trained if p.sram_bytes <= self.limits.sram_bytes]
         if not inside:
             return None
-        centre = max(inside, key=lambda p: (p.realised.mean if p.realised else 0.0, -p.sram_bytes))
+        centre = max(inside, key=lambda p: (p.realised_mean, -p.sram_bytes))
         near = neighbours(
             centre.scheme, table, self.model, self.limits,
-            known=known, reserve_bytes=self._reserve_bytes,
+            known=known, reserve_bytes=self._reserve_bytes, seconds=self.seconds,
         )  # fmt: skip
         return next((p for each in near if (p := self._linked(each, table, "refined"))), None)
 
@@ -96,9 +98,11 @@ def ladder(chooser: Chooser, most_bytes: int, steps: int) -> tuple[Chooser, ...]
     `most_bytes`.
     """
     least = chooser.model.linked(Scheme(0)).sram_bytes
-    limits = (least + (most_bytes - least) * step // max(steps, 1) for step in range(steps))
+    limits = dict.fromkeys(least + (most_bytes - least) * step // steps for step in range(steps))
     return tuple(
-        replace(chooser, limits=replace(chooser.limits, sram_bytes=sram)) for sram in limits
+        replace(chooser, limits=replace(chooser.limits, sram_bytes=sram))
+        for sram in limits
+        if sram < chooser.limits.sram_bytes
     )
 
 
@@ -112,13 +116,18 @@ def refined(
     random, and by their means one beside the trained scheme that gained most; without those that
     were trained.
     """
-    fresh: dict[Scheme, Point] = {}
     known = {point.scheme for point in trained}
+    fresh: list[Point] = []
     for chooser in choosers:
         drawn = replace(chooser.best(correction.draw(rng)), kind="refined", gap=0.0)
-        near = chooser.beside([*trained, *fresh.values()], correction.mean)
-        fresh |= {p.scheme: p for p in (drawn, near) if p is not None and p.scheme not in known}
-    return tuple(fresh.values())
+        if drawn.scheme not in known:
+            known.add(drawn.scheme)
+            fresh.append(drawn)
+        near = chooser.beside(trained, known, correction.mean)
+        if near is not None:
+            known.add(near.scheme)
+            fresh.append(near)
+    return tuple(fresh)
 
 
 def undominated(points: Iterable[Point], gain: Callable[[Point], float]) -> tuple[Point, ...]:

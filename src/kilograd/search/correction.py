@@ -20,7 +20,7 @@ sigma, what no sum explains, are those of a grid under which the gains that were
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
@@ -34,7 +34,7 @@ FloatArray = npt.NDArray[np.float64]
 
 KAPPAS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 TAUS = (0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.05)
-SIGMAS = (0.003, 0.01, 0.02, 0.03)
+SIGMAS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05)
 SAME_LAYER = 0.7
 """The correlation of two ratios of one layer."""
 
@@ -42,8 +42,8 @@ SAME_LAYER = 0.7
 @dataclass(frozen=True, eq=False)
 class Correction:
     """What contributions are among others: the distribution of all candidates of `table`, of the
-    steps to each k first, then of the weights in their order, with its `mean` [N] and `covariance`
-    [N, N].
+    steps to each k first, then of the weights in their order, with its `means` [N] and
+    `covariance` [N, N].
     """
 
     table: Contributions
@@ -59,7 +59,9 @@ class Correction:
         """A table drawn at random: what is uncertain varies, so that selections by several draws
         try what the mean alone would never choose (Thompson sampling).
         """
-        return self._table(rng.multivariate_normal(self.means, self.covariance, method="eigh"))
+        # An eigendecomposition would not give the same table on every computer.
+        drawn = rng.multivariate_normal(self.means, self.covariance, method="cholesky")
+        return self._table(drawn)
 
     def _table(self, values: FloatArray) -> Contributions:
         count = len(self.table.layers)
@@ -72,15 +74,16 @@ class Correction:
 
 def correct(table: Contributions, realised: Mapping[Scheme, Gain]) -> Correction:
     """The distribution under which the gains over the head alone of schemes that were trained are
-    likeliest.
+    likeliest; that of the head alone is 0 and tells nothing.
     """
+    realised = {scheme: gain for scheme, gain in realised.items() if scheme != Scheme(0)}
     ks = range(1, len(table.layers) + 1)
     keys = list(table.weights)
     columns = {key: len(ks) + i for i, key in enumerate(keys)}
     cumulated = np.array([0.0, *(table.bias_gain(k) for k in ks)])
     gains = [table.weights[key] for key in keys]
     measured = np.array([*np.diff(cumulated), *(gain.mean for gain in gains)])
-    noise = np.array([*_bias_noise(table, len(ks)), *map(_variance_of_mean, gains)])
+    noise = np.array([*_bias_noise(table), *_variances(gains)])
     layers = np.array([*range(len(ks)), *(len(ks) + table.layers.index(key[0]) for key in keys)])
     together = np.where(layers[:, None] == layers[None, :], SAME_LAYER, 0.0)
     np.fill_diagonal(together, 1.0)
@@ -90,7 +93,7 @@ def correct(table: Contributions, realised: Mapping[Scheme, Gain]) -> Correction
         row[: scheme.biases] = 1
         row[[columns[weight] for weight in scheme.weights]] = 1
     seen = np.array([gain.mean for gain in realised.values()])
-    spread = np.array([_variance_of_mean(gain) for gain in realised.values()])
+    spread = np.array(_variances([*realised.values()]))
 
     likeliest = -np.inf
     for kappa, tau, sigma in product(KAPPAS, TAUS, SIGMAS):
@@ -106,17 +109,25 @@ def correct(table: Contributions, realised: Mapping[Scheme, Gain]) -> Correction
     return Correction(table, means, covariance)
 
 
-def _variance_of_mean(gain: Gain) -> float:
-    return gain.spread**2 / max(gain.runs, 1)
+def _variances(gains: Sequence[Gain]) -> list[float]:
+    """The variances of the means: few seeds tell little of their own spread, so half is that of all
+    gains together.
+    """
+    several = [gain.spread**2 for gain in gains if gain.runs > 1]
+    of_all = float(np.mean(several)) if several else 0.0
+    return [
+        (0.5 * gain.spread**2 + 0.5 * of_all if gain.runs > 1 else of_all) / max(gain.runs, 1)
+        for gain in gains
+    ]
 
 
-def _bias_noise(table: Contributions, count: int) -> list[float]:
+def _bias_noise(table: Contributions) -> list[float]:
     """The variance of the step to each k: that of the gains at both ends, shared among the steps
     between measured ones.
     """
-    known = {0: Gain(0.0)} | dict(table.biases)
-    ks, noise = sorted(known), [0.0] * count
-    for low, high in pairwise(ks):
-        both = _variance_of_mean(known[low]) + _variance_of_mean(known[high])
-        noise[low:high] = [both / (high - low)] * (high - low)
+    ks = sorted({*table.biases} - {0})
+    noise = [0.0] * len(table.layers)
+    known = dict(zip(ks, _variances([table.biases[k] for k in ks]), strict=True)) | {0: 0.0}
+    for low, high in pairwise(sorted(known)):
+        noise[low:high] = [(known[low] + known[high]) / (high - low)] * (high - low)
     return noise

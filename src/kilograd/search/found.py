@@ -26,12 +26,12 @@ class Point:
 
     `gain` is the sum of its contributions over the head alone, a fraction. `sram_bytes` and
     `flash_bytes` are those of the linked program, `step_seconds` and `step_joules` what a training
-    step takes by estimate, None where the device has none. `gap`: by how much of gain a better
-    scheme could exceed it, 0 where it is proven the best. `realised`: the gain over the head alone
-    when the scheme is trained, at the rate `lr` that is best for it, None without data;
-    contributions are summed as if they were independent. `kind`: "found" by its sum, "refined" by
-    the sum of contributions that trainings corrected, or one that people write by hand, "biases" or
-    "last layers".
+    step takes by estimate, None where the device has none. `gap`: of a "found" one, by how much of
+    gain a better scheme could exceed it, 0 where it is proven the best. `realised`: the gain over
+    the head alone when the scheme is trained, at the rate `lr` that is best for it, None without
+    data; contributions are summed as if they were independent. `kind`: "found" by its sum,
+    "refined" by the sum of contributions that trainings corrected, or one that people write by
+    hand, "biases" or "last layers".
     """
 
     biases: int
@@ -52,6 +52,11 @@ class Point:
         return Scheme.of(self.biases, self.weights)
 
     @property
+    def realised_mean(self) -> float:
+        """The mean of `realised`, 0 where it is not known."""
+        return 0.0 if self.realised is None else self.realised.mean
+
+    @property
     def proven(self) -> bool:
         """Whether no scheme within the limits has a larger sum of contributions."""
         return self.kind == "found" and self.gap == 0
@@ -59,7 +64,7 @@ class Point:
     def told(self) -> str:
         """How good its sum of contributions is, or where it is from."""
         if self.kind == "refined":
-            return "by corrected contributions"
+            return "chosen by corrected contributions"
         if self.kind != "found":
             return f"written by hand: {self.kind}"
         return "proven best" if self.proven else f"at most {100 * self.gap:.1f} points more"
@@ -79,7 +84,7 @@ class Point:
             "flash_bytes": self.flash_bytes,
             "step_seconds": self.step_seconds,
             "step_joules": self.step_joules,
-            "gap": self.gap,
+            "gap": self.gap if self.kind == "found" else None,
             "realised": None if self.realised is None else asdict(self.realised),
             "lr": self.lr,
             "kind": self.kind,
@@ -93,12 +98,12 @@ class Found:
     `front`: the schemes with the largest sums of contributions at several limits up to those given,
     by SRAM; `by_hand`: the biases of the last layers, and the last layers whole, as far as they
     fit; `refined`: schemes found by contributions that trainings corrected, as far as they gain
-    more than all smaller ones that were trained, or were among the last to choose from; `best`: the
-    one of all these that gains most when it is trained, or without data the largest sum; `spec`:
-    what `kilograd.compile(update=...)` takes for it; `contributions` the table that they were
-    chosen by; `orders` the input channels of layers, best first, of which a scheme trains the
-    first. `seconds` is how long contributions took, how long selection, and how long trainings with
-    what they led to.
+    more than all smaller ones that were trained, or were among the last to choose from; `best`: of
+    the three that gained most the one that does so with twice the seeds, or without data the
+    largest sum; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table
+    that they were chosen by; `orders` the input channels of layers, best first, of which a scheme
+    trains the first. `seconds` is how long contributions took, how long selection, and how long
+    trainings with what they led to.
     """
 
     network: str
@@ -125,11 +130,11 @@ class Found:
         return self.spec_of(self.best)
 
     def spec_of(self, point: Point) -> Spec:
-        """The update spec of a point of the front."""
+        """The update spec of a point."""
         return self.layers.spec(point.biases, point.weights, self.orders)
 
     def scheme(self, point: Point | None = None) -> str:
-        """The text of a scheme file for the best scheme, or for another point of the front."""
+        """The text of a scheme file for the best scheme, or for another point."""
         point = point or self.best
         head = self.contributions.head
         lines = [
@@ -188,8 +193,8 @@ class Found:
         return max((gains[path, r].mean for r in self.contributions.ratios(path)), default=0.0)
 
     def choices(self) -> tuple[FrontPoint, ...]:
-        """The front, and what is written by hand, as `Program.report` takes them for its `fronts`;
-        gains are sums of contributions in points.
+        """The points as `Program.report` takes them for its `fronts`; gains are sums of
+        contributions, in percentage points.
         """
         return tuple(
             FrontPoint(

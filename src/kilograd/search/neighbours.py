@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
 
+from kilograd.search.integer import SLACK
 from kilograd.search.layers import Layers
 from kilograd.search.resources import ResourceModel
 from kilograd.search.rows import Option
@@ -26,12 +29,13 @@ def neighbours(
     *,
     known: Collection[Scheme],
     reserve_bytes: int,
+    seconds: float = math.inf,
 ) -> Iterator[Scheme]:
     """The schemes at most two changes from `scheme` that are not known and whose planned programs
     are within the limits with `reserve_bytes` of stack and other data, the largest sum first.
 
     A change gives one layer another ratio of its weight, or none, or trains the biases of another
-    number of layers. Biases follow the weights that need them.
+    number of layers. Biases follow the weights that need them. It ends after `seconds`.
     """
     options = list(table.weights)
     near = sorted(set(_changed(scheme, options, model.layers)))
@@ -43,8 +47,15 @@ def neighbours(
     biases = np.array([table.bias_gain(k) for k in range(len(model.layers.paths) + 1)])
     gains = biases[depths] + chosen @ weights
     least = model.rows.least_bytes_of_all(depths, chosen, options)
+    possible = least <= limits.sram_bytes - reserve_bytes
+    for limit in limits.step:
+        taken = model.costs(limit.quantity).least.values(depths, chosen, options)
+        possible &= taken <= limit.most * (1 + SLACK)
+    deadline = time.perf_counter() + seconds
     for index in np.argsort(-gains, kind="stable"):
-        if least[index] <= limits.sram_bytes - reserve_bytes:
+        if time.perf_counter() > deadline:
+            return
+        if possible[index]:
             k, numbers = near[index]
             each = Scheme.of(k, dict(options[number] for number in numbers))
             if each not in known and each != scheme and fits(each, model, limits, reserve_bytes):

@@ -68,6 +68,24 @@ class Row:
             if scheme.biases >= first and not any_of & chosen
         )
 
+    def values(self, biases: IntArray, chosen: FloatArray, options: Sequence[Option]) -> FloatArray:
+        """`value` of many schemes at once, -inf where the row does not hold: their biases [N], and
+        which of the options [N, O] they train, 1 or 0.
+        """
+        numbers = {option: number for number, option in enumerate(options)}
+
+        def any_of(some: frozenset[Option]) -> npt.NDArray[np.bool_]:
+            known = [numbers[option] for option in some if option in numbers]
+            return np.asarray(chosen[:, known].any(axis=1))
+
+        base = np.array([-np.inf if size is None else size for size in self.base])
+        total = base[biases] + chosen @ [self.options.get(option, 0.0) for option in options]
+        for some, size in self.shared.items():
+            total += size * any_of(some)
+        for (first, some), size in self.unless.items():
+            total += size * ((biases >= first) & ~any_of(some))
+        return total
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -89,18 +107,11 @@ class Rows:
     def least_bytes_of_all(
         self, biases: IntArray, chosen: FloatArray, options: Sequence[Option]
     ) -> FloatArray:
-        """A bound not above `least_bytes` of many schemes at once: their biases [N], and which of
-        the options [N, O] they train, 1 or 0. What several options share is not counted.
-        """
-
-        def values(row: Row) -> FloatArray:
-            base = np.array([-np.inf if size is None else size for size in row.base])
-            return base[biases] + chosen @ [row.options.get(option, 0.0) for option in options]
-
+        """`least_bytes` of many schemes at once, as of `Row.values`."""
         arena = np.zeros(len(biases))
         for row in self.arena:
-            np.maximum(arena, values(row), out=arena)
-        return values(self.state) + arena
+            np.maximum(arena, row.values(biases, chosen, options), out=arena)
+        return self.state.values(biases, chosen, options) + arena
 
 
 def derive(

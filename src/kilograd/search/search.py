@@ -123,9 +123,9 @@ def find(
     if isinstance(contributions, str | Path):
         contributions = Contributions.load(contributions)
     layers = layers_of(network.forward)
-    select = partial(_selected, network, layers, front=front, time_limit=time_limit)
+    selection = partial(_selected, network, layers, front=front, time_limit=time_limit)
     if contributions is not None and data is None:
-        return select(contributions, {}, 0.0)[0]
+        return selection(contributions, {}, 0.0)[0]
     task = _task(network, data, test, effort)
     _limits(network, layers)  # refuses before anything is measured
     rates = _rates(network, lr)
@@ -153,7 +153,7 @@ def find(
             scores, _ = score_layers(network, bench, layers)
             orders = channel_orders(network.forward, layers, scores, predictor)
     taken = time.perf_counter() - start
-    found, choosers = select(contributions, orders, taken, costs)
+    found, choosers = selection(contributions, orders, taken, costs)
     return trained(bench, found, choosers, effort.seeds, rates, effort.rounds)
 
 
@@ -173,11 +173,14 @@ def _selected(
     """
     start = time.perf_counter()
     limits = replace(_limits(network, layers), costs=costs)
-    chooser = Chooser(ResourceModel(network), limits, time_limit)
-    best = chooser.best(contributions)
+    chooser, table = (
+        Chooser(ResourceModel(network), limits, time_limit),
+        contributions.distinct(layers),
+    )
+    best = chooser.best(table)
     choosers = (chooser, *ladder(chooser, best.sram_bytes, front - 1))
     points = undominated(
-        (best, *(each.best(contributions) for each in choosers[1:])), lambda point: point.gain
+        (best, *(each.best(table) for each in choosers[1:])), lambda point: point.gain
     )
     known = {point.scheme for point in points}
     found = Found(
@@ -187,7 +190,7 @@ def _selected(
         contributions=contributions,
         best=best,
         front=points,
-        by_hand=tuple(p for p in chooser.by_hand(contributions) if p.scheme not in known),
+        by_hand=tuple(p for p in chooser.by_hand(table) if p.scheme not in known),
         orders=orders,
         seconds=(seconds, time.perf_counter() - start, 0.0),
     )
@@ -257,7 +260,7 @@ def _effort(
     if seeds is not None and seeds < 1:
         raise InputError(f"seeds={seeds}: a search runs with one seed or more")
     if rounds is not None and rounds < 0:
-        raise InputError(f"rounds={rounds}: a search refines in no round or more")
+        raise InputError(f"rounds={rounds}: the rounds of refinement are 0 or more")
     return Effort(
         own.seeds if seeds is None else seeds,
         own.epochs if epochs is None else epochs,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from kilograd.errors import InputError
+from kilograd.search.layers import Layers
 
 FORMAT = "kilograd contributions 1"
 
@@ -93,6 +94,16 @@ class Contributions:
     def ratios(self, layer: str) -> tuple[Fraction, ...]:
         """The ratios at which `layer` was measured, ascending."""
         return tuple(sorted(ratio for other, ratio in self.weights if other == layer))
+
+    def distinct(self, layers: Layers) -> Contributions:
+        """The table with one ratio, the largest, of those that come to the same number of a layer's
+        channels, and so to the same program.
+        """
+        counts = {layer.path: layer.count for layer in layers.body}
+        last = {(path, counts[path](ratio)): ratio for path, ratio in sorted(self.weights)}
+        kept = {(path, ratio) for (path, _), ratio in last.items()}
+        weights = {option: gain for option, gain in self.weights.items() if option in kept}
+        return replace(self, weights=weights)
 
     def to_json(self) -> str:
         """The table as JSON text, the same for the same table; `from_json` reads it."""

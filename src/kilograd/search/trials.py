@@ -17,6 +17,7 @@ from kilograd.search.correction import correct
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers
 from kilograd.search.measure import Bench, gain
+from kilograd.search.scheme import Scheme
 from kilograd.update import Spec
 
 CONTENDERS = 3
@@ -58,20 +59,20 @@ def trained(
     start = time.perf_counter()
     trial = _Trial(bench, found, seeds, sorted({*rates, min(rates) / 3}))
     points = trial.run([*found.front, *found.by_hand])
-    rng = np.random.default_rng(0)
+    rng, table = np.random.default_rng(0), found.contributions.distinct(found.layers)
     for _ in range(rounds):
         realised = {p.scheme: p.realised for p in points if p.realised}
-        fresh = refined(choosers, correct(found.contributions, realised), points, rng)
+        fresh = refined(choosers, correct(table, realised), points, rng)
         if not fresh:
             break
         points += trial.run(
             [replace(p, gain=p.scheme.gain(found.contributions)) for p in fresh],
         )
-    contenders = sorted(points, key=lambda p: (-_realised(p), p.sram_bytes))[:CONTENDERS]
+    contenders = sorted(points, key=lambda p: (-p.realised_mean, p.sram_bytes))[:CONTENDERS]
     judged = {point.scheme: point for point in trial.again(contenders)}
     points = [judged.get(point.scheme, point) for point in points]
-    best = max(judged.values(), key=lambda point: (_realised(point), -point.sram_bytes))
-    ahead = undominated(points, _realised)
+    best = max(judged.values(), key=lambda point: (point.realised_mean, -point.sram_bytes))
+    ahead = undominated(points, lambda point: point.realised_mean)
     return replace(
         found,
         best=best,
@@ -82,10 +83,6 @@ def trained(
         ),
         seconds=(*found.seconds[:2], time.perf_counter() - start),
     )
-
-
-def _realised(point: Point) -> float:
-    return point.realised.mean if point.realised else 0.0
 
 
 class _Trial:
@@ -108,16 +105,20 @@ class _Trial:
 
     def again(self, points: Sequence[Point]) -> list[Point]:
         """The points with what they gain with twice the seeds, each at its rate."""
-        head = self._twice(self._spec, self._rate)
-        return [
-            replace(p, realised=gain(self._twice(self._found.spec_of(p), p.lr or 0.0) - head))
-            for p in points
-        ]
-
-    def _twice(self, spec: Spec, rate: float) -> np.ndarray:
-        seeds = range(2 * len(self._seeds))
-        (row,) = self._bench.at(rate).scores([spec], seeds, "training the best again")
-        return np.array([score.accuracy for score in row])
+        rates = {point.lr for point in points if point.lr is not None}
+        by_rate = {
+            rate: [p for p in points if p.lr == rate] for rate in sorted({*rates, self._rate})
+        }
+        accuracies: dict[Scheme, np.ndarray] = {}
+        for rate, those in by_rate.items():
+            known = [Scheme(0)] * (rate == self._rate) + [point.scheme for point in those]
+            specs = [self._spec] * (rate == self._rate) + [self._found.spec_of(p) for p in those]
+            seeds = range(2 * len(self._seeds))
+            rows = self._bench.at(rate).scores(specs, seeds, "training the best again")
+            scores = (np.array([score.accuracy for score in row]) for row in rows)
+            accuracies |= dict(zip(known, scores, strict=True))
+        head = accuracies[Scheme(0)]
+        return [replace(p, realised=gain(accuracies[p.scheme] - head)) for p in points]
 
     def _best(self, specs: Sequence[Spec], what: str) -> tuple[np.ndarray, list[float]]:
         """The accuracies of each spec with each seed at its best rate, and the rates."""
