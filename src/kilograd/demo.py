@@ -84,6 +84,7 @@ def run(
         highlight=False,
     )
     page = page_of(output)
+    page.unlink(missing_ok=True)
     try:
         with busy("writing the report"):
             sample = data.train_x[0], data.train_y[0]

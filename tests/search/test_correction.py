@@ -183,3 +183,20 @@ def test_bounds_of_many_schemes_are_those_of_each(models):  # noqa: F811
     found = model.rows.least_bytes_of_all(depths, chosen.astype(float), options)
     each = np.array([model.rows.least_bytes(scheme) for scheme in schemes])
     np.testing.assert_array_equal(found, each)
+
+
+def test_ratios_of_the_same_channels_are_one(models):  # noqa: F811
+    """The largest is kept: hand-made schemes train layers whole."""
+    model = model_of(models, "chain", "int8")
+    layers = model.layers
+    ratios = [Fraction(1, 100), Fraction(1, 50), HALF, WHOLE]
+    weights = {(path, ratio): Gain(float(ratio)) for path in layers.paths for ratio in ratios}
+    full = Contributions("net", layers.paths, Gain(0.5), {}, weights, "measured")
+    kept = full.distinct(layers).weights
+    for layer in layers.body:
+        own = [ratio for path, ratio in kept if path == layer.path]
+        counts = [layer.count(ratio) for ratio in own]
+        assert len(set(counts)) == len(counts) and WHOLE in own
+        assert set(counts) == {layer.count(ratio) for ratio in ratios}
+    assert len(kept) < len(full.weights)
+    assert all(kept[option] == full.weights[option] for option in kept)
