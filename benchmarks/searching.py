@@ -1,9 +1,9 @@
 """How long a search takes, and what it finds: MCUNet-5FPS with ImageNet weights on digits.
 
-    python benchmarks/searching.py [--method quick] [--resolution 48] [--sram 256KB] [--jobs 2]
+    python benchmarks/searching.py [--method quick] [--rounds N] [--resolution 48] [--sram 256KB] [--jobs 2]
 
 The task of contributions.py, measured anew in an empty store, on this computer; prints seconds of
-contributions and selection, processor seconds of all processes, the table, and the front for an
+contributions, selection and trial, processor seconds of all processes, the table, and the front for an
 STM32F746. Judged by a third of the samples that are not for testing, drawn with each seed.
 """
 
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--sram", default="256KB")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--front", type=int, default=6)
+    parser.add_argument("--rounds", type=int, help="of refinement, by default the method's")
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--store", type=Path, help="keep measurements; a new, empty one by default")
     parser.add_argument("--output", type=Path, default=contributions.STORE / "found")
@@ -47,18 +48,20 @@ def main() -> None:
             budget=kg.Budget(sram=arguments.sram),
             samples=arguments.samples,
             front=arguments.front,
+            rounds=arguments.rounds,
             jobs=arguments.jobs,
             store=arguments.store or scratch,
             **options,
         )
-    measured, selected = found.seconds
+    measured, selected, tried = found.seconds
     # Workers of joblib are waited for when their executor goes.
     get_reusable_executor().shutdown(wait=True)
     used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print(f"processor seconds: {sum(u.ru_utime + u.ru_stime for u in used):.0f}")
-    print(f"contributions {measured:.0f} s, selection {selected:.0f} s\n\n{found.table()}\n")
-    for point in found.front:
-        told = f"proven {point.proven}, trained {point.realised}"
+    print(f"contributions {measured:.0f} s, selection {selected:.0f} s, trial {tried:.0f} s\n")
+    print(f"{found.table()}\n")
+    for point in found.points:
+        told = f"{point.told()}, trained {point.realised}"
         print(f"{point.sram_bytes:9,} B {100 * point.gain:+6.1f} {told}")
     print(found.save(arguments.output))
 
