@@ -1,10 +1,11 @@
 """How long a search takes, and what it finds: MCUNet-5FPS with ImageNet weights on digits.
 
-    python benchmarks/searching.py [--method quick] [--rounds N] [--resolution 48] [--sram 256KB] [--jobs 2]
+    python benchmarks/searching.py [--method quick] [--rounds N] [--resolution 48] [--sram 256KB]
+        [--jobs 2]
 
 The task of contributions.py, measured anew in an empty store, on this computer; prints seconds of
-contributions, selection and trial, processor seconds of all processes, the table, and the front for an
-STM32F746. Judged by a third of the samples that are not for testing, drawn with each seed.
+contributions, selection and trial, processor seconds of all processes, the table, and the schemes
+for an STM32F746. Judged by a third of the samples that are not for testing, drawn with each seed.
 """
 
 from __future__ import annotations
