@@ -23,8 +23,8 @@ build/search/accuracy. Neither contributions nor anything else is chosen by test
 `sum` rows are the first selections, `refined` rows the later ones. `found` rows are what `kilograd
 search` answers: of all that was trained but for the published ones and needs no more SRAM, the
 three of the best validation accuracy are judged by as many seeds again, and the best of these is
-it. `predicted` is the sum of contributions, `realised` the test
-accuracy less that of the head alone.
+it. `predicted` is the sum of contributions, `realised` the test accuracy less that of the head
+alone.
 
 --quick is a smoke test of minutes at most: tiny budgets, one rate, and gains drawn at random where
 the directory has no table.
@@ -35,7 +35,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -62,6 +61,7 @@ from kilograd.planning.front import FrontPoint
 from kilograd.report.choices import front
 from kilograd.report.contributions import additivity
 from kilograd.report.drawing import svg
+from kilograd.saving import write_file
 from kilograd.search.correction import correct
 from kilograd.search.layers import Layers
 from kilograd.search.measure import gain
@@ -82,7 +82,8 @@ SECONDS = 20.0
 """Of a selection."""
 HEADER = ("scheme", "kind", "SRAM, B", "rate", "accuracy, %", "predicted", "realised")
 COMPARISON = (
-    *("reference", "its SRAM", "accuracy, %", "largest sum", "found", "predicted", "realised"),
+    *("reference", "its SRAM", "accuracy, %", "largest sum", "found"),
+    *("predicted", "realised"),
 )
 """`predicted` and `realised` are of the largest sum."""
 
@@ -246,9 +247,7 @@ def train(
         results.append(Trained(rate, judged, tested))
     best = max(results, key=lambda each: float(np.mean(each.judged)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(asdict(best)))
-    partial.replace(path)
+    write_file(path, json.dumps(asdict(best)).encode(), "a training")
     return best
 
 

@@ -84,7 +84,8 @@ def run(
         highlight=False,
     )
     page = page_of(output)
-    page.unlink(missing_ok=True)
+    if page.is_file():
+        page.unlink()
     try:
         with busy("writing the report"):
             sample = data.train_x[0], data.train_y[0]

@@ -13,7 +13,7 @@ from kilograd.search.neighbours import neighbours
 from kilograd.search.points import biases_only, last_layers
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import Limits, fits, select
+from kilograd.search.select import Limits, fits, select, too_much
 from kilograd.search.table import Contributions
 
 FRONT_POINTS = 6
@@ -21,8 +21,8 @@ FRONT_POINTS = 6
 
 @dataclass(frozen=True, eq=False)
 class Chooser:
-    """Chooses schemes of a model within `limits`, by contributions, and links them; a choice takes
-    `seconds` at most, and links.
+    """Chooses schemes of a model within `limits`, by contributions; a choice takes `seconds` at
+    most, and what linking takes.
     """
 
     model: ResourceModel
@@ -74,9 +74,9 @@ class Chooser:
 
     def _linked(self, scheme: Scheme, table: Contributions, kind: str) -> Point | None:
         """The point of a scheme, None where its linked program is too large."""
-        point, flash = self._point(scheme, table, 0.0, kind), self.limits.flash_bytes
-        fit = point.sram_bytes <= self.limits.sram_bytes
-        return point if fit and (flash is None or point.flash_bytes <= flash) else None
+        point = self._point(scheme, table, 0.0, kind)
+        large = too_much(point.sram_bytes, self.limits.sram_bytes)
+        return None if large or too_much(point.flash_bytes, self.limits.flash_bytes) else point
 
     def _point(self, scheme: Scheme, table: Contributions, gap: float, kind: str) -> Point:
         measured, step = self.model.linked(scheme), self.model.step(scheme)

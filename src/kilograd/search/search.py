@@ -173,10 +173,8 @@ def _selected(
     """
     start = time.perf_counter()
     limits = replace(_limits(network, layers), costs=costs)
-    chooser, table = (
-        Chooser(ResourceModel(network), limits, time_limit),
-        contributions.distinct(layers),
-    )
+    chooser = Chooser(ResourceModel(network), limits, time_limit)
+    table = contributions.distinct(layers)
     best = chooser.best(table)
     choosers = (chooser, *ladder(chooser, best.sram_bytes, front - 1))
     points = undominated(

@@ -122,7 +122,7 @@ def select(
     if reserve_bytes is None:
         measured = model.linked(head)
         reserve_bytes = measured.data_bytes + measured.stack_bytes
-    if link and _too_much(model.linked(head).flash_bytes, limits.flash_bytes):
+    if link and too_much(model.linked(head).flash_bytes, limits.flash_bytes):
         raise InfeasibleError(_flash(model.linked(head).flash_bytes, limits.flash_bytes))
     search = _Search(contributions, model, limits, reserve_bytes, start + seconds)
     search.require(head)
@@ -134,7 +134,7 @@ def select(
         if measured.sram_bytes > limits.sram_bytes and best != head:
             needed = measured.sram_bytes - model.static_bytes(best)
             search = _Search(contributions, model, limits, needed, start + seconds)
-        elif _too_much(measured.flash_bytes, limits.flash_bytes):
+        elif too_much(measured.flash_bytes, limits.flash_bytes):
             search.banned.add(best)
         else:
             break
@@ -211,7 +211,8 @@ def step_fits(scheme: Scheme, model: ResourceModel, limits: Limits) -> bool:
     return all(limit.known(model.step(scheme), device) <= limit.most for limit in limits.step)
 
 
-def _too_much(needed: int, most: int | None) -> bool:
+def too_much(needed: int, most: int | None) -> bool:
+    """Whether more is needed than there is; None is no limit."""
     return most is not None and needed > most
 
 

@@ -17,7 +17,6 @@ from kilograd.search.correction import correct
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers
 from kilograd.search.measure import Bench, gain
-from kilograd.search.scheme import Scheme
 from kilograd.update import Spec
 
 CONTENDERS = 3
@@ -65,9 +64,7 @@ def trained(
         fresh = refined(choosers, correct(table, realised), points, rng)
         if not fresh:
             break
-        points += trial.run(
-            [replace(p, gain=p.scheme.gain(found.contributions)) for p in fresh],
-        )
+        points += trial.run([replace(p, gain=p.scheme.gain(table)) for p in fresh])
     contenders = sorted(points, key=lambda p: (-p.realised_mean, p.sram_bytes))[:CONTENDERS]
     judged = {point.scheme: point for point in trial.again(contenders)}
     points = [judged.get(point.scheme, point) for point in points]
@@ -105,33 +102,27 @@ class _Trial:
 
     def again(self, points: Sequence[Point]) -> list[Point]:
         """The points with what they gain with twice the seeds, each at its rate."""
-        rates = {point.lr for point in points if point.lr is not None}
-        by_rate = {
-            rate: [p for p in points if p.lr == rate] for rate in sorted({*rates, self._rate})
-        }
-        accuracies: dict[Scheme, np.ndarray] = {}
-        for rate, those in by_rate.items():
-            known = [Scheme(0)] * (rate == self._rate) + [point.scheme for point in those]
-            specs = [self._spec] * (rate == self._rate) + [self._found.spec_of(p) for p in those]
-            seeds = range(2 * len(self._seeds))
-            rows = self._bench.at(rate).scores(specs, seeds, "training the best again")
-            scores = (np.array([score.accuracy for score in row]) for row in rows)
-            accuracies |= dict(zip(known, scores, strict=True))
-        head = accuracies[Scheme(0)]
-        return [replace(p, realised=gain(accuracies[p.scheme] - head)) for p in points]
+        what, seeds = "training the best again", range(2 * len(self._seeds))
+        (head,) = self._accuracies([self._spec], self._rate, seeds, what)
+        judged = []
+        for rate in self._rates:
+            those = [point for point in points if point.lr == rate]
+            rows = self._accuracies(list(map(self._found.spec_of, those)), rate, seeds, what)
+            pairs = zip(those, rows, strict=True)
+            judged += [replace(point, realised=gain(row - head)) for point, row in pairs]
+        return judged
 
     def _best(self, specs: Sequence[Spec], what: str) -> tuple[np.ndarray, list[float]]:
         """The accuracies of each spec with each seed at its best rate, and the rates."""
         accuracies = np.array(
-            [
-                [
-                    [score.accuracy for score in row]
-                    for row in self._bench.at(rate).scores(
-                        specs, self._seeds, f"{what}, lr {rate:g}"
-                    )
-                ]
-                for rate in self._rates
-            ]
+            [self._accuracies(specs, rate, self._seeds, what) for rate in self._rates]
         )
         best = accuracies.mean(axis=2).argmax(axis=0)
         return accuracies[best, range(len(specs))], [self._rates[i] for i in best]
+
+    def _accuracies(
+        self, specs: Sequence[Spec], rate: float, seeds: Sequence[int], what: str
+    ) -> np.ndarray:
+        """Accuracies [specs, seeds] at a rate."""
+        scores = self._bench.at(rate).scores(specs, seeds, f"{what}, lr {rate:g}")
+        return np.array([[score.accuracy for score in row] for row in scores])
