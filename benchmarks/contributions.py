@@ -35,7 +35,7 @@ import numpy as np
 import speech
 import torch
 import transfer
-from real_data import BUILD, Log, data_file, percent, table
+from real_data import BUILD, Log, Split, data_file, percent, table
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 import kilograd as kg
@@ -62,11 +62,12 @@ SPEAKER = 2
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A network and a task."""
+    """A network and a task, with the samples that nothing is chosen by."""
 
     network: Prepared
     layers: Layers
     bench: Bench
+    test: Split
 
 
 def mcunet(task: transfer.Task, precision: str) -> tuple[Any, Any, dict[str, Any]]:
@@ -94,7 +95,7 @@ def pictures(name: str, precision: str) -> Case:
         samples=task.train_count,
         test_samples=JUDGED,
     )
-    return case(prepare(model, example, **options), labelled, task.epochs)
+    return case(prepare(model, example, **options), labelled, task.epochs, task.test)
 
 
 def speaker(precision: str) -> Case:
@@ -114,13 +115,13 @@ def speaker(precision: str) -> Case:
     )
     x, y = (np.concatenate(parts) for parts in zip(learned, left, strict=True))
     labelled = make_task((x, y), shape=x.shape[1:], classes=10, samples=50)
-    return case(network, labelled, EPOCHS)
+    return case(network, labelled, EPOCHS, sounds.test(SPEAKER))
 
 
-def case(network: Prepared, task: Task, epochs: int) -> Case:
-    layers = layers_of(network.forward)
+def case(network: Prepared, task: Task, epochs: int, test: Split) -> Case:
     training = Training(epochs, RATES[-1])
-    return Case(network, layers, Bench(network, network.inputs, task, training, Store(STORE), JOBS))
+    bench = Bench(network, network.inputs, task, training, Store(STORE), JOBS)
+    return Case(network, layers_of(network.forward), bench, test)
 
 
 CASES: dict[str, Callable[[str], Case]] = {

@@ -1,511 +1,301 @@
 """Found schemes against hand-made ones at equal SRAM: accuracy, and whether gains add up.
 
     python benchmarks/search_accuracy.py --tables DIRECTORY [--data digits faces spoken speech]
-        [--seeds 3] [--rounds 6] [--jobs 2] [--json FILE] [--plots DIRECTORY] [--quick]
+        [--seeds 3] [--rounds N] [--jobs 2] [--json FILE] [--plots DIRECTORY] [--quick]
 
 Tasks: `digits`, `faces` and `spoken`, transfer of the pretrained MCUNet-5FPS (transfer.py), and
 `speech`, a DS-CNN that gets to know a new speaker (benchmarks/speech.py, the one whom it knows
-least). The contributions of each are read from DIRECTORY/<task>.json, as `kilograd search` and
-benchmarks/contributions.py leave them; measure them at the same resolution. Ratios that were not
-measured are interpolated.
+least). The contributions of each are read from DIRECTORY/<task>.json, as contributions.py leaves
+them in build/search.
 
 References are the head alone, the biases of the last k layers, the last layers whole, and for
-MCUNet the five published schemes. For the SRAM of each (arena and state of the planned programs;
-the stack differs by a hundred bytes), and for evenly spaced budgets between, the scheme of the
-largest summed contributions is selected. All are trained: SGD on single samples, the same samples
-in the same order, the rate of a grid that is best on validation samples (at most 400 of those that
-are neither learned from nor for testing), mean and standard deviation of the test accuracy over the
-seeds. Then, as in a search with a front of these budgets, what was trained, the published schemes
-aside, corrects the contributions, and what is selected by a draw of them is trained, and what they
-rank first beside the best trained scheme, --rounds times. Every training is kept in
-build/search/accuracy. Neither contributions nor anything else is chosen by test samples.
+MCUNet the five published schemes, which have their first channels trained. `kilograd search` gets
+the SRAM of each of them as a limit (arena and state: it runs for the host, so that there is no
+stack), and --curve evenly spaced ones between. It knows nothing else of the references. Then the
+answers and the references are trained with the same samples in the same order, each at the rate
+that is best on samples to judge by, and tested by the task's test samples, which nothing was chosen
+by: mean and standard deviation over the seeds.
 
-`sum` rows are the first selections, `refined` rows the later ones. `found` rows are what `kilograd
-search` answers: of all that was trained but for the published ones and needs no more SRAM, the
-three of the best validation accuracy are judged by as many seeds again, and the best of these is
-it. `predicted` is the sum of contributions, `realised` the test accuracy less that of the head
-alone.
+`predicted` is the sum of contributions, `realised` what a scheme gained over the head alone when it
+was trained, on samples to judge by; of all that the search trained.
 
---quick is a smoke test of minutes at most: tiny budgets, one rate, and gains drawn at random where
+--quick is a smoke test of minutes at most: tiny budgets, one seed, and gains drawn at random where
 the directory has no table.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import speech
-import transfer
-from contributions import SPEAKER, STORE
-from real_data import Log, Split, data_file, learn, table
+from contributions import CASES, RATES, STORE, Case
+from real_data import table
 
 from kilograd import zoo
-from kilograd.compiler import Prepared, prepare
 from kilograd.errors import InputError
-from kilograd.execution.session import Session
+from kilograd.options import Budget
 from kilograd.planning.front import FrontPoint
 from kilograd.report.choices import front
 from kilograd.report.contributions import additivity
 from kilograd.report.drawing import svg
-from kilograd.saving import write_file
-from kilograd.search.correction import correct
-from kilograd.search.layers import Layers
-from kilograd.search.measure import gain
-from kilograd.search.neighbours import neighbours
+from kilograd.search.found import Found
+from kilograd.search.measure import Bench
 from kilograd.search.points import biases_only, head_only, last_layers
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.search import with_ratios
-from kilograd.search.select import Limits, select
-from kilograd.search.store import key_of, program_text
+from kilograd.search.search import find, with_ratios
 from kilograd.search.table import Contributions, Gain
-from kilograd.search.trials import CONTENDERS
-from kilograd.update import unparse
+from kilograd.update import Spec
 
-RATES = (0.003, 0.01)
-JUDGED = 400
 SECONDS = 20.0
 """Of a selection."""
-HEADER = ("scheme", "kind", "SRAM, B", "rate", "accuracy, %", "predicted", "realised")
-COMPARISON = (
-    *("reference", "its SRAM", "accuracy, %", "largest sum", "found"),
-    *("predicted", "realised"),
+HEADER = (
+    *("reference", "its SRAM", "accuracy, %", "largest sum", "found", "SRAM of it", "from"),
+    "more, points",
 )
-"""`predicted` and `realised` are of the largest sum."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """A network before it is decided what to train, and samples for a seed."""
-
-    prepared: Prepared
-    draw: Callable[[int], tuple[Split, Split]]
-    test: Split
-    start: Callable[[Session, int], None]
-    epochs: int
-    published: Mapping[str, Scheme]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The rate, and accuracies of the seeds on validation and on test samples."""
-
-    rate: float
-    judged: list[float]
-    tested: list[float]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A scheme that was trained."""
+class Tested:
+    """A scheme with its test accuracy by seed."""
 
     name: str
     kind: str
-    scheme: Scheme
-    static_bytes: int
-    predicted: float | None
-    trained: Trained
-    again: tuple[float, ...] = ()
-    """Accuracies on validation samples with as many seeds again."""
-
-    @property
-    def judged(self) -> float:
-        return float(np.mean([*self.trained.judged, *self.again]))
+    sram_bytes: int
+    accuracies: np.ndarray
+    lr: float
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.trained.tested))
+        return float(self.accuracies.mean())
 
     @property
     def spread(self) -> float:
-        return float(np.std(self.trained.tested))
+        return float(self.accuracies.std())
+
+    def told(self) -> str:
+        return f"{100 * self.mean:.1f} ± {100 * self.spread:.1f}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "accuracies": self.accuracies.tolist()}
 
 
-def mcunet(name: str, resolution: int) -> Task:
-    source = (
-        transfer.digits(resolution, 500) if name == "digits" else transfer.TASKS[name](resolution)
-    )
-    chosen = np.random.default_rng(0).permutation(len(source.pool[0]))[: transfer.CALIBRATION]
-    model, example = zoo.create(
-        "mcunet_5fps",
-        num_classes=source.classes,
-        weights=data_file(transfer.WEIGHTS),
-        resolution=resolution,
-    )
-    transfer.scale_features(model, source.pool[0][chosen])
-    prepared = prepare(model, example, precision="int8", calibration=source.pool[0][chosen])
-
-    def start(session: Session, seed: int) -> None:
-        session.load_state_dict(transfer.fresh_head(source, seed))
-
-    layers = ResourceModel(prepared).layers.paths
-    published = {
-        scheme.label: Scheme.of(
-            max(scheme.biases, *(len(layers) - place for place, r in scheme.weights.items() if r)),
-            {layers[place]: ratio for place, ratio in scheme.weights.items() if ratio},
-        )
-        for scheme in zoo.schemes()
-        if scheme.network == "mcunet-5fps"
-    }
-    draw = partial(source.draw, validation=JUDGED)
-    return Task(prepared, draw, source.test, start, source.epochs, published)
-
-
-def speaker(quick: bool, log: Log) -> Task:
-    sounds = speech.recordings((1.0,) if quick else speech.SPEEDS)
-    who = SPEAKER
-    model = speech.pretrained(sounds, who, 1 if quick else speech.EPOCHS, log)
-    others = np.flatnonzero(sounds.speaker != who)
-    chosen = np.random.default_rng(0).permutation(others)[: speech.CALIBRATION]
-    prepared = prepare(
-        model, sounds.x[0, :1], precision="int8", calibration=sounds.x[0, chosen], name="speech"
-    )
-    return Task(
-        prepared,
-        lambda seed: sounds.draw(who, seed),
-        sounds.test(who),
-        lambda session, seed: None,
-        speech.CHOSEN.epochs,
-        {},
-    )
-
-
-def synthetic(model: ResourceModel) -> Contributions:
-    rng, paths = np.random.default_rng(0), model.layers.paths
-    biases = {k: Gain(0.1 * k / len(paths)) for k in range(1, len(paths) + 1)}
-    weights = {(p, r): Gain(rng.uniform(0, 0.05) * float(r)) for p in paths for r in model.ratios}
-    return Contributions("random", paths, Gain(0.5), biases, weights, "random")
-
-
-def contributions(directory: Path | None, name: str, model: ResourceModel, quick: bool) -> Any:
-    path = directory / f"{name}.json" if directory else None
-    if path is not None and path.is_file():
-        return with_ratios(Contributions.load(path), model.layers)
-    if quick:
-        return synthetic(model)
-    raise InputError(
-        f"no table of contributions at {path}; give --tables, the directory of what "
-        f"`kilograd search` measured, one file {name}.json for each task"
-    )
-
-
-def references(task: Task, model: ResourceModel) -> dict[str, tuple[str, Scheme]]:
-    count = len(model.layers.paths)
+def references(name: str, model: ResourceModel) -> dict[str, tuple[str, Scheme]]:
+    """Kind and scheme by name."""
+    layers = model.layers.paths
+    count = len(layers)
     found = {"head": ("head", head_only())}
     for k in sorted({*(k for k in (5, 10, 20, 30) if k < count), count}):
         found[f"biases {k}"] = ("biases", biases_only(model, k))
     for k in (1, 2, 4):
         if k < count:
             found[f"last {k}"] = ("last layers", last_layers(model, k))
-    for label, scheme in task.published.items():
-        found[f"published {label}"] = ("published", scheme)
+    for scheme in zoo.schemes() if name != "speech" else ():
+        if scheme.network == "mcunet-5fps":
+            weights = {layers[place]: ratio for place, ratio in scheme.weights.items() if ratio}
+            deep = max(scheme.biases, *(count - layers.index(path) for path in weights))
+            found[f"published {scheme.label}"] = ("published", Scheme.of(deep, weights))
     return found
 
 
-def train(
-    task: Task, layers: Layers, scheme: Scheme, rates: tuple[float, ...], seeds: int, first: int = 0
-) -> Trained:
-    """With so many seeds from the `first` on, at the rate of the best validation accuracy; what was
-    trained before is read.
-    """
-    spec = scheme.spec(layers)
-    inputs = {
-        "network": task.prepared.inputs,
-        "program_text": program_text(),
-        "data": [digest(each) for split in (*task.draw(first), task.test) for each in split],
-        "update": unparse(spec),
-        "how": [task.epochs, rates, seeds, first],
-    }
-    path = STORE / "accuracy" / f"{key_of(inputs)}.json"
-    if path.is_file():
-        return Trained(**json.loads(path.read_text()))
-    session = task.prepared.program(spec).on_host(optimize="-O1")
-    results = []
-    for rate in rates:
-        judged, tested = [], []
-        for seed in range(first, first + seeds):
-            samples, validation = task.draw(seed)
-            session.reset()
-            task.start(session, seed)
-            finite = learn(session, samples, task.epochs, rate, seed)
-            judged.append(session.accuracy(*validation) if finite else 0.0)
-            tested.append(session.accuracy(*task.test) if finite else 0.0)
-        results.append(Trained(rate, judged, tested))
-    best = max(results, key=lambda each: float(np.mean(each.judged)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, json.dumps(asdict(best)).encode(), "a training")
-    return best
+def contributions(directory: Path | None, name: str, model: ResourceModel, quick: bool) -> Any:
+    path = directory / f"{name}.json" if directory else None
+    if path is not None and path.is_file():
+        return with_ratios(Contributions.load(path), model.layers)
+    if not quick:
+        raise InputError(
+            f"no table of contributions at {path}; give --tables, the directory where "
+            f"benchmarks/contributions.py --task {name} left its {name}.json"
+        )
+    rng, paths = np.random.default_rng(0), model.layers.paths
+    biases = {k: Gain(0.1 * k / len(paths)) for k in range(1, len(paths) + 1)}
+    weights = {(p, r): Gain(rng.uniform(0, 0.05) * float(r)) for p in paths for r in model.ratios}
+    return Contributions("random", paths, Gain(0.5), biases, weights, "random")
 
 
-def digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+def searched(
+    case: Case, table: Contributions, limits: Iterable[int], arguments: argparse.Namespace
+) -> Found:
+    """What `kilograd search` answers at each limit."""
+    task = case.bench.task
+    limits = sorted({*limits})
+    return find(
+        case.network.within(Budget(sram=limits[-1])),
+        (task.x, task.y),
+        contributions=table,
+        method="measured",
+        seeds=arguments.seeds,
+        epochs=case.bench.training.epochs,
+        samples=task.samples,
+        test_samples=task.test_samples,
+        rounds=arguments.rounds,
+        lr=RATES[-1],
+        front=limits,
+        time_limit=SECONDS,
+        jobs=arguments.jobs,
+        store=STORE,
+    )
 
 
-@dataclass(frozen=True)
-class Trainings:
-    """Trains schemes, each once, in `jobs` processes."""
-
-    task: Task
-    model: ResourceModel
-    gains: Contributions
-    arguments: argparse.Namespace
-
-    def rows(self, named: Mapping[str, tuple[str, Scheme]]) -> list[Row]:
-        """The rows of schemes, given as kind and scheme by name."""
-        rates = RATES[1:2] if self.arguments.quick else RATES
-        schemes = list(dict.fromkeys(scheme for _, scheme in named.values()))
-        results = self._run([(scheme, rates, self.arguments.seeds) for scheme in schemes])
-        trained = dict(zip(schemes, results, strict=True))
-        size = self.model.static_bytes
-        return [
-            Row(key, kind, scheme, size(scheme), self._predicted(scheme), trained[scheme])
-            for key, (kind, scheme) in named.items()
-        ]
-
-    def again(self, rows: list[Row]) -> list[Row]:
-        """The rows judged by as many seeds again."""
-        seeds = self.arguments.seeds
-        results = self._run([(r.scheme, (r.trained.rate,), seeds, seeds) for r in rows])
-        pairs = zip(rows, results, strict=True)
-        return [replace(row, again=tuple(result.judged)) for row, result in pairs]
-
-    def _run(self, jobs: list[tuple[Any, ...]]) -> list[Trained]:
-        work = (joblib.delayed(train)(self.task, self.model.layers, *job) for job in jobs)
-        return list(joblib.Parallel(n_jobs=self.arguments.jobs)(work))
-
-    def _predicted(self, scheme: Scheme) -> float | None:
-        try:
-            return scheme.gain(self.gains)
-        except InputError:  # a ratio that was not measured
-            return None
+def best_rates(bench: Bench, specs: Sequence[Spec], seeds: int) -> list[float]:
+    """For each the rate of the trial, the search's own, at which it is judged best."""
+    rates = (RATES[-1] / 3, RATES[-1])
+    scores = [bench.at(rate).scores(specs, range(seeds)) for rate in rates]
+    means = np.array([[np.mean([s.accuracy for s in row]) for row in rows] for rows in scores])
+    return [rates[index] for index in means.argmax(axis=0)]
 
 
-def measure(name: str, task: Task, arguments: argparse.Namespace, log: Log) -> Iterator[list[Row]]:
-    """All rows after each round."""
-    model = ResourceModel(task.prepared)
-    gains = contributions(arguments.tables, name, model, arguments.quick).distinct(model.layers)
-    named = references(task, model)
+def tested(bench: Bench, specs: Sequence[Spec], rates: Sequence[float], seeds: int) -> np.ndarray:
+    """Accuracies [specs, seeds] on the samples of `bench` to judge by."""
+    found = np.zeros((len(specs), seeds))
+    for rate in set(rates):
+        rows = [row for row, each in enumerate(rates) if each == rate]
+        scores = bench.at(rate).scores([specs[row] for row in rows], range(seeds), "testing")
+        found[rows] = [[score.accuracy for score in row] for row in scores]
+    return found
+
+
+def measure(
+    name: str, case: Case, arguments: argparse.Namespace
+) -> tuple[list[Tested], list[list[object]], Found]:
+    """All that was tested, and a row for each reference."""
+    model = ResourceModel(case.network)
+    gains = contributions(arguments.tables, name, model, arguments.quick)
+    named = references(name, model)
     if arguments.quick:
         named = {key: named[key] for key in ("head", "biases 5", "last 1")}
-    budgets = {key: model.static_bytes(scheme) for key, (_, scheme) in named.items()}
-    low, high = min(budgets.values()), max(budgets.values())
-    if not arguments.quick:
-        for budget in np.linspace(low, high, arguments.curve + 2)[1:-1]:
-            budgets[f"{budget / 1024:.0f} KB"] = int(budget)
-
-    def best(budget: int, table: Contributions) -> Scheme:
-        limits = Limits(budget)
-        return select(table, model, limits, seconds=SECONDS, link=False, reserve_bytes=0).scheme
-
-    def beside(budget: int, table: Contributions, rows: list[Row]) -> Scheme | None:
-        centre, known = answer("", budget, rows).scheme, {row.scheme for row in rows}
-        return next(
-            neighbours(centre, table, model, Limits(budget), known=known, reserve_bytes=0), None
-        )
-
-    place = Trainings(task, model, gains, arguments)
-    sums = {f"sum at {key}": ("sum", best(budget, gains)) for key, budget in budgets.items()}
-    rows = place.rows(named | sums)
-    rng = np.random.default_rng(0)
-    for turn in range(arguments.rounds + 1):
-        answers = [answer(key, budget, rows) for key, budget in budgets.items()]
-        tell(f"{name}: round {turn}", answers, log)
-        yield [*rows, *answers]
-        if turn == arguments.rounds:
-            break
-        correction, chosen = correct(gains, realised(rows)), dict[Scheme, str]()
-        for key, budget in budgets.items():
-            chosen.setdefault(best(budget, correction.draw(rng)), f"round {turn + 1} at {key}")
-            if (near := beside(budget, correction.mean, rows)) is not None:
-                chosen.setdefault(near, f"round {turn + 1} beside {key}")
-        known = {row.scheme for row in rows}
-        fresh = {name: ("refined", each) for each, name in chosen.items() if each not in known}
-        rows += place.rows(fresh)
-    contenders = {key: inside(budget, rows)[:CONTENDERS] for key, budget in budgets.items()}
-    every = {row.scheme: row for those in contenders.values() for row in those}
-    judged = {row.scheme: row for row in place.again([*every.values()])}
-    answers = [
-        answer(key, budget, [judged[row.scheme] for row in contenders[key]])
-        for key, budget in budgets.items()
-    ]
-    tell(f"{name}: twice the seeds", answers, log)
-    yield [*rows, *answers]
-
-
-def realised(rows: list[Row]) -> dict[Scheme, Gain]:
-    """What the search has seen its schemes gain on validation samples."""
-    head = np.array(next(row.trained.judged for row in rows if row.kind == "head"))
-    return {
-        row.scheme: gain(np.array(row.trained.judged) - head)
-        for row in rows
-        if row.kind != "published"
+    limits = {key: model.linked(scheme).sram_bytes for key, (_, scheme) in named.items()}
+    low, high = min(limits.values()), max(limits.values())
+    between = [] if arguments.quick else np.linspace(low, high, arguments.curve + 2)[1:-1]
+    budgets = sorted({*limits.values(), *map(int, between)})
+    found = searched(case, gains, budgets, arguments)
+    sums = {
+        budget: max((p for p in found.front if p.sram_bytes <= budget), key=lambda p: p.gain)
+        for budget in budgets
     }
-
-
-def tell(what: str, answers: list[Row], log: Log) -> None:
-    for best in answers:
-        log(
-            f"{what}: {best.name}, judged {100 * best.judged:.1f}, "
-            f"{100 * best.mean:.1f} +- {100 * best.spread:.1f}"
-        )
-
-
-def inside(budget_bytes: int, rows: list[Row]) -> list[Row]:
-    """What fits of what a search trains, the best judged first, each scheme once."""
-    known = {r.scheme: r for r in rows if r.kind != "published" and r.static_bytes <= budget_bytes}
-    return sorted(known.values(), key=lambda r: (-r.judged, r.static_bytes))
-
-
-def answer(key: str, budget_bytes: int, rows: list[Row]) -> Row:
-    """What the search answers at a budget: of the trained schemes that fit, the best judged one."""
-    return replace(inside(budget_bytes, rows)[0], name=f"found at {key}", kind="found")
-
-
-def content(name: str, rows: list[Row]) -> dict[str, Any]:
-    """What there is to keep of a task, as JSON values."""
-    base = next(row.mean for row in rows if row.kind == "head")
-    schemes = [
-        {
-            "name": row.name,
-            "kind": row.kind,
-            "sram_bytes": row.static_bytes,
-            "judged": [*row.trained.judged, *row.again],
-            "accuracy": row.mean,
-            "spread": row.spread,
-            "accuracies": row.trained.tested,
-            "rate": row.trained.rate,
-            "predicted": row.predicted,
-            "realised": row.mean - base,
-            "biases": row.scheme.biases,
-            "weights": {path: str(ratio) for path, ratio in row.scheme.weights},
-        }
-        for row in rows
-    ]
-    return {"task": name, "schemes": schemes}
-
-
-def told(row: Row) -> str:
-    return f"{100 * row.mean:.1f} ± {100 * row.spread:.1f}"
-
-
-def report(name: str, rows: list[Row], plots: Path | None) -> None:
-    base = next(row.mean for row in rows if row.kind == "head")
-    print(f"\n{name}\n")
-    print(
-        table(
-            HEADER,
+    specs = [scheme.spec(case.layers) for _, scheme in named.values()]
+    rates = best_rates(replace(case.bench, jobs=arguments.jobs), specs, arguments.seeds)
+    points = [*{p.scheme: p for p in (*sums.values(), *found.answers.values())}.values()]
+    specs += map(found.spec_of, points)
+    rates += [point.lr or RATES[-1] for point in points]
+    judged = replace(case.bench.task, test=case.test, test_samples=None)
+    bench = replace(case.bench, task=judged, jobs=arguments.jobs)
+    accuracies = tested(bench, specs, rates, arguments.seeds)
+    by_hand = {
+        key: Tested(key, kind, limits[key], row, rate)
+        for (key, (kind, _)), row, rate in zip(named.items(), accuracies, rates, strict=False)
+    }
+    rest = zip(points, accuracies[len(named) :], strict=True)
+    by_scheme = {
+        point.scheme: Tested("", "", point.sram_bytes, row, point.lr or RATES[-1])
+        for point, row in rest
+    }
+    rows, every = [], [*by_hand.values()]
+    for key, own in by_hand.items():
+        point = found.answers[own.sram_bytes]
+        best, largest = by_scheme[point.scheme], by_scheme[sums[own.sram_bytes].scheme]
+        more = best.accuracies - own.accuracies
+        error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else 0.0
+        rows.append(
             [
-                (
-                    row.name, row.kind, f"{row.static_bytes:,}", f"{row.trained.rate:g}",
-                    told(row),
-                    "" if row.predicted is None else f"{100 * row.predicted:.1f}",
-                    f"{100 * (row.mean - base):.1f}",
-                )
-                for row in rows
-            ],
-        ),
-        flush=True,
-    )  # fmt: skip
-    named = {row.name: row for row in rows}
-    compared, worse = [], []
-    for row in rows:
-        if row.kind in ("found", "sum", "refined"):
-            continue
-        largest, best = named[f"sum at {row.name}"], named[f"found at {row.name}"]
-        compared.append(
-            (
-                row.name, f"{row.static_bytes:,} B", told(row), told(largest),
-                f"{told(best)}, {best.static_bytes:,} B", f"{100 * (largest.predicted or 0):+.1f}",
-                f"{100 * (largest.mean - base):+.1f}",
-            )
+                key, f"{own.sram_bytes:,} B", own.told(), largest.told(), best.told(),
+                f"{best.sram_bytes:,} B", point.kind,
+                f"{100 * more.mean():+.1f} ± {100 * error:.1f}",
+            ]
         )  # fmt: skip
-        more = np.array(row.trained.tested) - best.trained.tested
-        if more.mean() > 0:
-            error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else 0.0
-            worse.append(f"{row.name} by {100 * more.mean():.1f} ± {100 * error:.1f}")
-    print(f"\n{table(COMPARISON, compared)}\n")
-    print(f"references above what was found at their SRAM: {', '.join(worse) or 'none'}")
-    data = content(name, rows)["schemes"]
-    known = [row for row in data if row["predicted"] is not None and row["kind"] != "found"]
-    pairs = np.array([(row["predicted"], row["realised"]) for row in known])
+    for budget in budgets:
+        for kind, point in (("sum", sums[budget]), ("found", found.answers[budget])):
+            own = by_scheme[point.scheme]
+            every.append(replace(own, name=f"{kind} at {budget:,} B", kind=kind))
+    return every, rows, found
+
+
+def report(
+    name: str, every: list[Tested], rows: list[list[object]], found: Found, plots: Path | None
+) -> None:
+    print(f"\n{name}\n\n{table(HEADER, rows)}\n")
+    by_name = {own.name: own for own in every}
+    kept = [own for own in every if own.kind not in ("sum", "found")]
+    for kind in ("found", "sum"):
+        pairs = [(by_name[f"{kind} at {own.sram_bytes:,} B"].mean, own.mean) for own in kept]
+        more = np.array([100 * (found - own) for found, own in pairs])
+        told = "what is found" if kind == "found" else "the largest sum"
+        print(
+            f"{told} is at least as good as {(more >= -1e-9).sum()} of {len(more)} references, "
+            f"by {more.mean():.1f} points on average, {more.max():.1f} at most, {more.min():.1f} "
+            "at least"
+        )
+    known = [
+        {"name": point.told(), "predicted": point.gain, "realised": point.realised.mean}
+        for point in found.points
+        if point.realised is not None
+    ]
+    pairs = np.array([(each["predicted"], each["realised"]) for each in known])
     if len(pairs) > 1 and pairs.std(0).min() > 0:
         print(
             f"predicted less realised: mean {100 * (pairs[:, 0] - pairs[:, 1]).mean():.1f} points; "
-            f"correlation {np.corrcoef(pairs.T)[0, 1]:.2f}"
+            f"correlation {np.corrcoef(pairs.T)[0, 1]:.2f}, {len(pairs)} schemes"
         )
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
-        points = [
-            FrontPoint(
-                row.name,
-                row.static_bytes,
-                gain=100 * row.mean,
-                spread=100 * row.spread,
-                kind=row.kind,
-            )
-            for row in rows
-        ]
-        chart = front(points, gain="accuracy, %", by_kind=True)
+        chart = front(
+            [
+                FrontPoint(
+                    own.name,
+                    own.sram_bytes,
+                    gain=100 * own.mean,
+                    spread=100 * own.spread,
+                    kind=own.kind,
+                )
+                for own in every
+            ],
+            gain="accuracy, %",
+            by_kind=True,
+        )
         (plots / f"{name}-front.svg").write_text(svg(chart), encoding="utf-8")
-        chart = additivity(known)
-        (plots / f"{name}-additivity.svg").write_text(svg(chart, 420), encoding="utf-8")
+        (plots / f"{name}-additivity.svg").write_text(svg(additivity(known), 420), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=Path)
-    parser.add_argument(
-        "--data", nargs="+", default=["digits", "faces", "spoken", "speech"],
-        choices=("digits", "faces", "spoken", "speech"),
-    )  # fmt: skip
+    parser.add_argument("--data", nargs="+", default=[*CASES], choices=[*CASES])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--resolution", type=int, default=48)
-    parser.add_argument("--curve", type=int, default=6, help="budgets between the references")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--curve", type=int, default=2, help="budgets between the references")
+    parser.add_argument("--rounds", type=int, help="by default those of the search, 6")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plots", type=Path)
     parser.add_argument("--quick", action="store_true", help="a smoke run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    log, results = Log(), dict[str, Any]()
     if arguments.quick:
-        arguments.resolution, arguments.seeds, arguments.rounds = 32, 1, 1
+        arguments.seeds, arguments.rounds = 1, 1
+    results = []
     for name in arguments.data:
-        if name == "speech":
-            task = speaker(arguments.quick, log)
-        else:
-            task = mcunet(name, arguments.resolution)
+        case = CASES[name]("int8")
         if arguments.quick:
-            short = (task.test[0][:20], task.test[1][:20])
-            task = replace(task, epochs=1, test=short, draw=_few(task.draw))
-        for rows in measure(name, task, arguments, log):
-            results[name] = content(name, rows)
-            if arguments.json:
-                arguments.json.write_text(json.dumps([*results.values()], indent=1) + "\n")
-        report(name, rows, arguments.plots)
-
-
-def _few(draw: Callable[[int], tuple[Split, Split]]) -> Callable[[int], tuple[Split, Split]]:
-    def few(seed: int) -> tuple[Split, Split]:
-        samples, validation = draw(seed)
-        return (samples[0][:20], samples[1][:20]), (validation[0][:20], validation[1][:20])
-
-    return few
+            few = replace(case.bench.task, samples=20, test_samples=20)
+            short = replace(case.bench.training, epochs=1)
+            test = (case.test[0][:20], case.test[1][:20])
+            case = replace(case, bench=replace(case.bench, task=few, training=short), test=test)
+        every, rows, found = measure(name, case, arguments)
+        results.append(
+            {"task": name, "tested": [own.to_json() for own in every], "found": found.to_json()}
+        )
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        report(name, every, rows, found, arguments.plots)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def search(
     lr: float | Sequence[float] | None = None,
     channels: str = "best",
     judge: str = "c",
-    front: int = 6,
+    front: int | Sequence[int | str] = 6,
     time_limit: float = 60.0,
     jobs: int | None = None,
     store: str | Path | None = None,
@@ -66,7 +66,8 @@ def search(
             the first.
         judge: what runs the samples to judge by: the "c" program, or the operators' references on
             "numpy", "torch" or "torch:cuda".
-        front: how many SRAM limits the front of gain against SRAM has.
+        front: how many SRAM limits the front of gain against SRAM has, evenly spaced; or the limits
+            themselves, in bytes or as "64KB", and what is best at each of them is searched, too.
         time_limit: seconds that each selection may take; when they are over, the scheme has a gap.
         jobs: processes at a time, by default the number of cores, or what `joblib.parallel_config`
             says, which also chooses another backend, such as Dask or Ray.

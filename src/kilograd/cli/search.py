@@ -92,7 +92,10 @@ def search(
         str, typer.Option(help="Which input channels to train: best or first.")
     ] = "best",
     judge: Annotated[str, typer.Option(help="What judges: c, numpy, torch or torch:cuda.")] = "c",
-    front: Annotated[int, typer.Option(help="SRAM limits of the front.")] = 6,
+    front: Annotated[
+        str,
+        typer.Option(help="SRAM limits of the front: how many, or which, as in 64KB,96KB."),
+    ] = "6",
     time_limit: Annotated[float, typer.Option(help="Seconds for each selection.")] = 60.0,
     jobs: Annotated[
         int | None,
@@ -147,7 +150,7 @@ def search(
         lr=None if rates is None else _rates(rates),
         channels=channels,
         judge=judge,
-        front=front,
+        front=_front(front),
         time_limit=time_limit,
         jobs=jobs,
         store=store or default_store(),
@@ -169,6 +172,11 @@ def _rates(text: str) -> list[float]:
         raise InputError(f"--rates {text!r}: write numbers, as in 0.003,0.01,0.03") from None
 
 
+def _front(text: str) -> int | list[str]:
+    sizes = text.split(",")
+    return int(text) if text.isdigit() else sizes
+
+
 def _tell(found: Found, scheme: Path) -> None:
     print(found.table(ROWS))
     points = found.points
@@ -182,6 +190,9 @@ def _tell(found: Found, scheme: Path) -> None:
             real += f" lr {point.lr:.2g}"
         mark = "" if point.proven else f"  ({point.told()})"
         chosen = "  <- the scheme" if point is found.best else ""
+        smaller = [limit for limit, answer in found.answers.items() if answer is point]
+        if len(found.answers) > 1 and smaller:
+            chosen = f"  <- best in {' and '.join(f'{limit:,}' for limit in sorted(smaller))} B"
         print(
             f"{point.sram_bytes:<10,} {point.flash_bytes:<10,} "
             f"{f'{point.step():<{wide}}' if step else ''}{100 * point.gain:<+7.1f} "

@@ -29,6 +29,22 @@ class Chooser:
     limits: Limits
     seconds: float = 60.0
 
+    @property
+    def sram_bytes(self) -> int:
+        """The SRAM that there is."""
+        return self.limits.sram_bytes
+
+    def within(self, sram_bytes: int) -> Chooser:
+        """The same with another limit on SRAM."""
+        return replace(self, limits=replace(self.limits, sram_bytes=sram_bytes))
+
+    def inside(self, points: Iterable[Point]) -> list[Point]:
+        """Those that need no more SRAM than there is, what gained most when trained first; of equal
+        ones the smaller.
+        """
+        fitting = [point for point in points if point.sram_bytes <= self.sram_bytes]
+        return sorted(fitting, key=lambda point: (-point.realised_mean, point.sram_bytes))
+
     def best(self, table: Contributions) -> Point:
         """The scheme of the largest sum."""
         chosen = select(table, self.model, self.limits, seconds=self.seconds)
@@ -41,12 +57,11 @@ class Chooser:
         trained one within the limits that gained most; None where there is none, or none was found
         in time.
         """
-        inside = [p for p in trained if p.sram_bytes <= self.limits.sram_bytes]
+        inside = self.inside(trained)
         if not inside:
             return None
-        centre = max(inside, key=lambda p: (p.realised_mean, -p.sram_bytes))
         near = neighbours(
-            centre.scheme, table, self.model, self.limits,
+            inside[0].scheme, table, self.model, self.limits,
             known=known, reserve_bytes=self._reserve_bytes, seconds=self.seconds,
         )  # fmt: skip
         return next((p for each in near if (p := self._linked(each, table, "refined"))), None)
@@ -75,7 +90,7 @@ class Chooser:
     def _linked(self, scheme: Scheme, table: Contributions, kind: str) -> Point | None:
         """The point of a scheme, None where its linked program is too large."""
         point = self._point(scheme, table, 0.0, kind)
-        large = too_much(point.sram_bytes, self.limits.sram_bytes)
+        large = too_much(point.sram_bytes, self.sram_bytes)
         return None if large or too_much(point.flash_bytes, self.limits.flash_bytes) else point
 
     def _point(self, scheme: Scheme, table: Contributions, gap: float, kind: str) -> Point:
@@ -93,17 +108,13 @@ class Chooser:
         )
 
 
-def ladder(chooser: Chooser, most_bytes: int, steps: int) -> tuple[Chooser, ...]:
-    """The same with less SRAM: `steps` limits, evenly spaced from what the head alone needs, below
-    `most_bytes`.
+def ladder(chooser: Chooser, most_bytes: int, steps: int) -> tuple[int, ...]:
+    """SRAM limits below the chooser's and `most_bytes`, `steps` evenly spaced ones from what the
+    head alone needs.
     """
     least = chooser.model.linked(Scheme(0)).sram_bytes
     limits = dict.fromkeys(least + (most_bytes - least) * step // steps for step in range(steps))
-    return tuple(
-        replace(chooser, limits=replace(chooser.limits, sram_bytes=sram))
-        for sram in limits
-        if sram < chooser.limits.sram_bytes
-    )
+    return tuple(sram for sram in limits if sram < chooser.sram_bytes)
 
 
 def refined(

@@ -99,8 +99,9 @@ class Found:
     by SRAM; `by_hand`: the biases of the last layers, and the last layers whole, as far as they
     fit; `refined`: schemes found by contributions that trainings corrected, as far as they gain
     more than all smaller ones that were trained, or were among the last to choose from; `best`: of
-    the three that gained most the one that does so with twice the seeds, or without data the
-    largest sum; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table
+    those that gained most the one that does so with more seeds, or without data the
+    largest sum; `answers` the same at every SRAM limit that was asked for, by bytes, `best` at the
+    largest; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table
     that they were chosen by; `orders` the input channels of layers, best first, of which a scheme
     trains the first. `seconds` is how long contributions took, how long selection, and how long
     trainings with what they led to.
@@ -112,6 +113,7 @@ class Found:
     contributions: Contributions
     best: Point
     front: tuple[Point, ...]
+    answers: Mapping[int, Point] = field(default_factory=dict)
     by_hand: tuple[Point, ...] = ()
     refined: tuple[Point, ...] = ()
     orders: Orders = field(default_factory=dict)
@@ -234,6 +236,10 @@ class Found:
             "method": self.contributions.method,
             "update": unparse(self.spec),
             "scheme": self.best.to_json(),
+            "answers": {
+                limit: {**point.to_json(), "update": unparse(self.spec_of(point))}
+                for limit, point in self.answers.items()
+            },
             "front": [point.to_json() for point in self.front],
             "refined": [point.to_json() for point in self.refined],
             "by_hand": [point.to_json() for point in self.by_hand],
@@ -246,9 +252,15 @@ class Found:
 
     def files(self) -> dict[str, str]:
         """The files of `save`, as text by name."""
+        others = {
+            f"scheme-{limit}.toml": self.scheme(point)
+            for limit, point in self.answers.items()
+            if point is not self.best or limit != max(self.answers)
+        }
         front = [{**p.to_json(), "update": unparse(self.spec_of(p))} for p in self.points]
         return {
             SCHEME: self.scheme(),
+            **others,
             CONTRIBUTIONS: self.contributions.to_json(),
             FRONT: json.dumps(front, indent=1) + "\n",
         }

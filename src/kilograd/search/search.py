@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from kilograd.devices import Device
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.ir import Graph
-from kilograd.options import Budget, Loss
+from kilograd.options import Budget, Loss, parse_bytes
 from kilograd.planning.step_limits import step_limits
 from kilograd.search.choice import FRONT_POINTS, Chooser, ladder, undominated
-from kilograd.search.found import Found
+from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
 from kilograd.search.predict import (
@@ -27,6 +27,7 @@ from kilograd.search.predict import (
     score_layers,
 )
 from kilograd.search.resources import Compiler, ResourceModel
+from kilograd.search.scheme import Scheme
 from kilograd.search.scores import PREDICTORS
 from kilograd.search.select import CostLimit, Limits, head_takes
 from kilograd.search.store import Store
@@ -106,7 +107,7 @@ def find(
     channels: str = "best",
     predictor: str = PREDICTOR,
     judge: str = "c",
-    front: int = FRONT_POINTS,
+    front: int | Sequence[int | str] = FRONT_POINTS,
     time_limit: float = 60.0,
     jobs: int | None = None,
     store: str | Path | None = None,
@@ -123,11 +124,12 @@ def find(
     if isinstance(contributions, str | Path):
         contributions = Contributions.load(contributions)
     layers = layers_of(network.forward)
-    selection = partial(_selected, network, layers, front=front, time_limit=time_limit)
+    steps = front if isinstance(front, int) else [parse_bytes(size) for size in front]
+    selection = partial(_selected, network, layers, front=steps, time_limit=time_limit)
     if contributions is not None and data is None:
         return selection(contributions, {}, 0.0)[0]
     task = _task(network, data, test, effort)
-    _limits(network, layers)  # refuses before anything is measured
+    _asked(network, layers, _limits(network, layers), steps)  # refuses before measuring
     rates = _rates(network, lr)
     bench = Bench(
         trainer=network,
@@ -165,7 +167,7 @@ def _selected(
     seconds: float,
     costs: tuple[CostLimit, ...] = (),
     *,
-    front: int,
+    front: int | Sequence[int],
     time_limit: float,
 ) -> tuple[Found, tuple[Chooser, ...]]:
     """What is best by the contributions, which took `seconds`, and what chooses by other ones
@@ -173,26 +175,58 @@ def _selected(
     """
     start = time.perf_counter()
     limits = replace(_limits(network, layers), costs=costs)
+    asked = _asked(network, layers, limits, front)
     chooser = Chooser(ResourceModel(network), limits, time_limit)
     table = contributions.distinct(layers)
     best = chooser.best(table)
-    choosers = (chooser, *ladder(chooser, best.sram_bytes, front - 1))
-    points = undominated(
-        (best, *(each.best(table) for each in choosers[1:])), lambda point: point.gain
-    )
+    smaller = ladder(chooser, best.sram_bytes, front - 1) if isinstance(front, int) else asked
+    choosers = (chooser, *map(chooser.within, smaller))
+    chosen = (best, *(each.best(table) for each in choosers[1:]))
+    points = undominated(chosen, lambda point: point.gain)
     known = {point.scheme for point in points}
+    answers: dict[int, Point] = {}
+    by_hand: dict[Scheme, Point] = {}
+    for each in choosers[: 1 + len(asked)]:
+        fitting = (point for point in points if point.sram_bytes <= each.sram_bytes)
+        answers[each.sram_bytes] = max(fitting, key=lambda point: point.gain)
+        by_hand |= {p.scheme: p for p in each.by_hand(table) if p.scheme not in known}
     found = Found(
         network=network.name,
         device=network.device.name,
         layers=layers,
         contributions=contributions,
-        best=best,
+        best=answers[chooser.sram_bytes],
+        answers=answers,
         front=points,
-        by_hand=tuple(p for p in chooser.by_hand(table) if p.scheme not in known),
+        by_hand=tuple(by_hand.values()),
         orders=orders,
         seconds=(seconds, time.perf_counter() - start, 0.0),
     )
     return found, choosers
+
+
+def _asked(
+    network: Network, layers: Layers, limits: Limits, front: int | Sequence[int]
+) -> tuple[int, ...]:
+    """The SRAM limits that a front lists below the one there is, ascending; none of a number.
+
+    Raises InputError for one above, and InfeasibleError for one below what the head alone needs.
+    """
+    if isinstance(front, int):
+        return ()
+    least = network.program(layers.spec(0, {})).memory.sram_bytes
+    for size in front:
+        if size > limits.sram_bytes:
+            raise InputError(
+                f"front: {size:,} bytes are more than the {limits.sram_bytes:,} of SRAM that there "
+                "are; name a larger budget or device, or leave it out"
+            )
+        if size < least:
+            raise InfeasibleError(
+                f"front: training the head ({layers.head.path}) alone needs {least:,} bytes of "
+                f"SRAM, {least - size:,} more than {size:,}; leave this limit out"
+            )
+    return tuple(sorted({*front} - {limits.sram_bytes}))
 
 
 def contribute(

@@ -7,7 +7,7 @@ schemes gain when they are trained corrects the contributions, and selection goe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +17,11 @@ from kilograd.search.correction import correct
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers
 from kilograd.search.measure import Bench, gain
+from kilograd.search.scheme import Scheme
 from kilograd.update import Spec
 
-CONTENDERS = 3
+JUDGED = ((4, 2), (2, 4))
+"""How many of the best are trained again, and with how many times the seeds in all."""
 
 
 def best_rate(bench: Bench, layers: Layers, rates: Sequence[float], seeds: int) -> Bench:
@@ -45,10 +47,11 @@ def trained(
 ) -> Found:
     """The same with all schemes of the front and by hand trained, what `choosers` would have
     trained next in `rounds` rounds by contributions that all trainings so far have corrected, and
-    as the best the scheme that gains most; of equal ones the smallest.
+    as the answer at each limit the scheme that gains most; of equal ones the smallest.
 
-    Of many schemes the one that gains most has been lucky, too: the best `CONTENDERS` are trained
-    with as many seeds again, and all seeds decide among them.
+    Of many schemes the one that gains most has been lucky, too: the best are trained with as many
+    seeds again, the better half of them with twice as many, and all seeds decide (successive
+    halving, Jamieson and Talwalkar, AISTATS 2016).
 
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
     the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
@@ -65,21 +68,35 @@ def trained(
         if not fresh:
             break
         points += trial.run([replace(p, gain=p.scheme.gain(table)) for p in fresh])
-    contenders = sorted(points, key=lambda p: (-p.realised_mean, p.sram_bytes))[:CONTENDERS]
-    judged = {point.scheme: point for point in trial.again(contenders)}
-    points = [judged.get(point.scheme, point) for point in points]
-    best = max(judged.values(), key=lambda point: (point.realised_mean, -point.sram_bytes))
+    asked = [each for each in choosers if each.sram_bytes in found.answers]
+    contenders, answers = _judged(trial, asked, points)
+    points = [contenders.get(point.scheme, point) for point in points]
     ahead = undominated(points, lambda point: point.realised_mean)
     return replace(
         found,
-        best=best,
+        best=answers[choosers[0].sram_bytes],
+        answers=answers,
         front=tuple(point for point in points if point.kind == "found"),
         by_hand=tuple(p for p in points if p.kind not in ("found", "refined")),
         refined=tuple(
-            p for p in points if p.kind == "refined" and (p in ahead or p.scheme in judged)
+            p for p in points if p.kind == "refined" and (p in ahead or p.scheme in contenders)
         ),
         seconds=(*found.seconds[:2], time.perf_counter() - start),
     )
+
+
+def _judged(
+    trial: _Trial, choosers: Collection[Chooser], points: Sequence[Point]
+) -> tuple[dict[Scheme, Point], dict[int, Point]]:
+    """The points that were trained again, and the answer of each chooser by its limit."""
+    again: dict[Scheme, Point] = {}
+    left = {each: each.inside(points) for each in choosers}
+    for count, times in JUDGED:
+        left = {each: those[:count] for each, those in left.items()}
+        chosen = {point.scheme: point for those in left.values() for point in those}
+        again |= {point.scheme: point for point in trial.again([*chosen.values()], times)}
+        left = {each: each.inside(again[p.scheme] for p in those) for each, those in left.items()}
+    return again, {each.sram_bytes: those[0] for each, those in left.items()}
 
 
 class _Trial:
@@ -100,9 +117,9 @@ class _Trial:
             for point, row, rate in zip(points, scores, rates, strict=True)
         ]
 
-    def again(self, points: Sequence[Point]) -> list[Point]:
-        """The points with what they gain with twice the seeds, each at its rate."""
-        what, seeds = "training the best again", range(2 * len(self._seeds))
+    def again(self, points: Sequence[Point], times: int) -> list[Point]:
+        """The points with what they gain with so many times the seeds, each at its rate."""
+        what, seeds = "training the best again", range(times * len(self._seeds))
         (head,) = self._accuracies([self._spec], self._rate, seeds, what)
         judged = []
         for rate in self._rates:
