@@ -236,7 +236,12 @@ def report(
             "at least"
         )
     known = [
-        {"name": point.told(), "predicted": point.gain, "realised": point.realised.mean}
+        {
+            "name": point.told(),
+            "kind": point.kind,
+            "predicted": point.gain,
+            "realised": point.realised.mean,
+        }
         for point in found.points
         if point.realised is not None
     ]
