@@ -11,8 +11,8 @@ them in build/search.
 References are the head alone, the biases of the last k layers, the last layers whole, and for
 MCUNet the five published schemes, which have their first channels trained. `kilograd search` gets
 the SRAM of each of them as a limit (arena and state: it runs for the host, so that there is no
-stack), and --curve evenly spaced ones between. It knows nothing else of the references. Then the
-answers and the references are trained with the same samples in the same order, each at the rate
+stack), and --curve evenly spaced ones between, and judges by all of the third of the samples that
+it sets aside. It knows nothing else of the references. Then the answers and the references are trained with the same samples in the same order, each at the rate
 that is best on samples to judge by, and tested by the task's test samples, which nothing was chosen
 by: mean and standard deviation over the seeds.
 
@@ -184,12 +184,12 @@ def measure(
         for budget in budgets
     }
     specs = [scheme.spec(case.layers) for _, scheme in named.values()]
-    rates = best_rates(replace(case.bench, jobs=arguments.jobs), specs, arguments.seeds)
+    rates = best_rates(case.bench, specs, arguments.seeds)
     points = [*{p.scheme: p for p in (*sums.values(), *found.answers.values())}.values()]
     specs += map(found.spec_of, points)
     rates += [point.lr or RATES[-1] for point in points]
     judged = replace(case.bench.task, test=case.test, test_samples=None)
-    bench = replace(case.bench, task=judged, jobs=arguments.jobs)
+    bench = replace(case.bench, task=judged)
     accuracies = tested(bench, specs, rates, arguments.seeds)
     by_hand = {
         key: Tested(key, kind, limits[key], row, rate)
@@ -289,11 +289,13 @@ def main() -> None:
     results = []
     for name in arguments.data:
         case = CASES[name]("int8")
+        bench, test = case.bench, case.test
+        task = replace(bench.task, test_samples=None)
         if arguments.quick:
-            few = replace(case.bench.task, samples=20, test_samples=20)
-            short = replace(case.bench.training, epochs=1)
-            test = (case.test[0][:20], case.test[1][:20])
-            case = replace(case, bench=replace(case.bench, task=few, training=short), test=test)
+            task = replace(task, samples=20, test_samples=20)
+            bench = replace(bench, training=replace(bench.training, epochs=1))
+            test = (test[0][:20], test[1][:20])
+        case = replace(case, bench=replace(bench, task=task, jobs=arguments.jobs), test=test)
         every, rows, found = measure(name, case, arguments)
         results.append(
             {"task": name, "tested": [own.to_json() for own in every], "found": found.to_json()}
