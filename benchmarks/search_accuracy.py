@@ -12,9 +12,10 @@ References are the head alone, the biases of the last k layers, the last layers 
 MCUNet the five published schemes, which have their first channels trained. `kilograd search` gets
 the SRAM of each of them as a limit (arena and state: it runs for the host, so that there is no
 stack), and --curve evenly spaced ones between, and judges by all of the third of the samples that
-it sets aside. It knows nothing else of the references. Then the answers and the references are trained with the same samples in the same order, each at the rate
-that is best on samples to judge by, and tested by the task's test samples, which nothing was chosen
-by: mean and standard deviation over the seeds.
+it sets aside. It knows nothing else of the references. Then the answers and the references are
+trained with the same samples in the same order, each at the rate that is best on samples to judge
+by, and tested by the task's test samples, which nothing was chosen by: mean and standard deviation
+over the seeds.
 
 `predicted` is the sum of contributions, `realised` what a scheme gained over the head alone when it
 was trained, on samples to judge by; of all that the search trained.
