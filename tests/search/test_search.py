@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import random
+import signal
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -15,11 +20,12 @@ from kilograd.cli import app
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
 from kilograd.search.layers import layers_of
-from kilograd.search.search import with_ratios
+from kilograd.search.scheme import Scheme
+from kilograd.search.search import find, with_ratios
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import make_task
 from kilograd.search.training import Training, trial
-from kilograd.search.trials import CONTENDERS, best_rate
+from kilograd.search.trials import best_rate
 from tests.search.networks import CLASSES, FEATURES, bench, blobs, perceptron
 
 DEVICE, SRAM = "stm32f746", "1500"
@@ -93,21 +99,22 @@ def test_the_scheme_is_the_best_of_the_front_when_trained(place, found):
             for lr in (0.05 / 3, 0.05)
         }
 
-    by_head = accuracies(found.layers.spec(0, {}), 4)
+    by_head = accuracies(found.layers.spec(0, {}), 8)
     lr = max(by_head, key=lambda lr: by_head[lr][:2].mean())
     head = by_head[lr]
     for point in found.points:
-        by_rate = accuracies(found.spec_of(point), 4)
+        by_rate = accuracies(found.spec_of(point), 8)
         means = {lr: row[:2].mean() for lr, row in by_rate.items()}
         assert point.realised is not None and means[point.lr] == max(means.values())
         runs = point.realised.runs
         over = by_rate[point.lr][:runs] - head[:runs]
         assert point.realised.mean == pytest.approx(over.mean())
         assert point.realised.spread == pytest.approx(over.std(ddof=1))
-    contenders = [point for point in found.points if point.realised.runs == 4]
-    assert len(contenders) == CONTENDERS and found.best in contenders
+    contenders = [point for point in found.points if point.realised.runs == 8]
+    assert len(contenders) == 2 and found.best in contenders
     assert found.best.realised.mean == max(point.realised.mean for point in contenders)
-    assert {point.realised.runs for point in found.points} <= {2, 4}
+    assert sorted(point.realised.runs for point in found.points)[-4:] == [4, 4, 8, 8]
+    assert found.answers == {int(SRAM): found.best}
     assert "# Trained, it gains " in found.scheme() and f"(lr {found.best.lr:g})" in found.scheme()
 
 
@@ -143,13 +150,97 @@ def test_rounds_try_what_corrected_contributions_choose(place, found):
     assert len(list((place / "store").glob("*/*.json"))) > runs
     assert [point.scheme for point in more.front] == schemes
     assert more.contributions == found.contributions
-    assert more.best.realised.runs == 4
+    assert more.best.realised.runs == 8
     for point in more.refined:
         assert point.kind == "refined" and point.sram_bytes <= int(SRAM) and not point.proven
         assert point.gain == pytest.approx(point.scheme.gain(found.contributions))
         smaller = [p for p in more.points if p.sram_bytes < point.sram_bytes]
         ahead = all(p.realised.mean < point.realised.mean for p in smaller)
-        assert ahead or point.realised.runs == 4
+        assert ahead or point.realised.runs > 2
+
+
+def test_each_limit_that_is_asked_for_has_an_answer(place, found, tmp_path):
+    """Of what was trained and fits, the best; as a file of its own."""
+    least = found.front[0].sram_bytes
+    middle = (least + int(SRAM)) // 2
+    options = {"data": blobs(), "budget": kg.Budget(sram=SRAM), "store": place / "store", **OPTIONS}
+    several = kg.search(place / "net.onnx", front=[middle, f"{least}B"], **options)
+    assert several.answers.keys() == {least, middle, int(SRAM)}
+    assert several.answers[int(SRAM)] is several.best
+    for limit, answer in several.answers.items():
+        judged = [p for p in several.points if p.sram_bytes <= limit]
+        runs = max(point.realised.runs for point in judged)
+        assert answer.realised.runs == runs and answer in judged
+    assert not several.answers[least].weights and several.answers[middle].scheme != Scheme(0)
+    by_hand = {point.kind for point in several.by_hand if point.sram_bytes <= middle}
+    assert by_hand & {"biases", "last layers"}
+    several.save(tmp_path)
+    for limit in (least, middle):
+        spec = kg.update.load(tmp_path / f"scheme-{limit}.toml")
+        assert kg.update.unparse(spec) == kg.update.unparse(several.spec_of(several.answers[limit]))
+    assert several.to_json()["answers"][middle]["biases"] == several.answers[middle].biases
+
+
+def test_a_table_alone_answers_at_each_limit(place, found):
+    options = {"budget": kg.Budget(sram=SRAM), "contributions": found.contributions, **OPTIONS}
+    several = kg.search(place / "net.onnx", front=[1200, 1300], **options)
+    for limit, answer in several.answers.items():
+        assert answer in several.front and answer.sram_bytes <= limit
+        fitting = [point.gain for point in several.front if point.sram_bytes <= limit]
+        assert answer.gain == max(fitting)
+
+
+@pytest.mark.parametrize(
+    ("limit", "error", "message"),
+    [
+        (10, InfeasibleError, r"\(fc2\) alone needs [\d,]+ bytes of SRAM, [\d,]+ more than 10;"),
+        ("2KB", InputError, "2,048 bytes are more than the 1,500 of SRAM that there are"),
+        ("big", InputError, "'big' is no size"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(place, tmp_path, limit, error, message):
+    options = {"data": blobs(), "budget": kg.Budget(sram=SRAM), **OPTIONS, "store": tmp_path}
+    with pytest.raises(error, match=message):
+        kg.search(place / "net.onnx", front=[limit], **options)
+    assert not list(tmp_path.iterdir())
+
+
+def _killed(network, arguments, before: int, rng: random.Random) -> int:
+    """Kill a search a moment after the store has some files more; how many it has then."""
+    directory = arguments["store"]
+    child = multiprocessing.get_context("fork").Process(
+        target=find, args=(network, blobs()), kwargs=arguments
+    )
+    child.start()
+    wanted = before + rng.randrange(5)
+    while child.is_alive() and len(list(directory.glob("*/*.json"))) < wanted:
+        time.sleep(0.0005)
+    time.sleep(rng.random() * 0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    return len(list(directory.glob("*/*.json")))
+
+
+def test_a_search_that_is_killed_in_its_refinement_ends_as_the_uninterrupted_one(
+    place, found, tmp_path
+):
+    """SIGKILL at random moments of front, rounds and trainings again."""
+    network = prepare(place / "net.onnx", optimizer=kg.SGD(lr=0.05), budget=kg.Budget(sram=SRAM))
+    arguments = {
+        "contributions": found.contributions, "seeds": 2, "rounds": 2, "front": [1300],
+        "jobs": 1, "progress": False, "store": tmp_path / "whole",
+    }  # fmt: skip
+    expected = find(network, blobs(), **arguments)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*/*.json")}
+    arguments["store"] = tmp_path / "killed"
+    rng, before = random.Random(0), 0
+    for _ in range(20):
+        before = _killed(network, arguments, before, rng)
+    assert 0 < before < len(files) and expected.refined
+    resumed = find(network, blobs(), **arguments)
+    assert resumed.files() == expected.files()
+    survived = {path.name: path.read_bytes() for path in (tmp_path / "killed").glob("*/*.json")}
+    assert survived == files
 
 
 def test_the_same_search_gives_the_same_files(place, found):
