@@ -9,13 +9,15 @@ least). The contributions of each are read from DIRECTORY/<task>.json, as contri
 them in build/search.
 
 References are the head alone, the biases of the last k layers, the last layers whole, and for
-MCUNet the five published schemes, which have their first channels trained. `kilograd search` gets
-the SRAM of each of them as a limit (arena and state: it runs for the host, so that there is no
-stack), and --curve evenly spaced ones between, and judges by all of the third of the samples that
-it sets aside. It knows nothing else of the references. Then the answers and the references are
-trained with the same samples in the same order, each at the rate that is best on samples to judge
-by, and tested by the task's test samples, which nothing was chosen by: mean and standard deviation
-over the seeds.
+MCUNet the five published schemes, with their first channels and with those that the search takes
+for the best. `kilograd search` gets the SRAM of each of them as a limit (arena and state: it runs
+for the host, so that there is no stack), and --curve evenly spaced ones between, and judges by all
+of the third of the samples that it sets aside. As always it tries the biases and the last layers
+that fit a limit, too, so what it knows nothing of are the published schemes. Then the answers and
+the references are trained with the same samples in the same order, from the same head, each at the
+rate that is best on samples to judge by, and tested by the task's test samples, which nothing was
+chosen by: mean and sample standard deviation over the seeds. `more` is found less reference, with
+the standard error of the difference seed by seed.
 
 `predicted` is the sum of contributions, `realised` what a scheme gained over the head alone when it
 was trained, on samples to judge by; of all that the search trained.
@@ -39,7 +41,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from contributions import CASES, RATES, STORE, Case
+from contributions import CASES, STORE, Case
 from real_data import table
 
 from kilograd import zoo
@@ -58,11 +60,13 @@ from kilograd.search.search import find, with_ratios
 from kilograd.search.table import Contributions, Gain
 from kilograd.update import Spec
 
+RATES = (0.01, 0.03)
+"""For the search, which tries a third of the smallest besides, as is done for the references."""
 SECONDS = 20.0
 """Of a selection."""
 HEADER = (
     *("reference", "its SRAM", "accuracy, %", "largest sum", "found", "SRAM of it", "from"),
-    "more, points",
+    *("rates", "more, points"),
 )
 
 
@@ -82,7 +86,7 @@ class Tested:
 
     @property
     def spread(self) -> float:
-        return float(self.accuracies.std())
+        return float(self.accuracies.std(ddof=1)) if len(self.accuracies) > 1 else 0.0
 
     def told(self) -> str:
         return f"{100 * self.mean:.1f} ± {100 * self.spread:.1f}"
@@ -109,7 +113,9 @@ def references(name: str, model: ResourceModel) -> dict[str, tuple[str, Scheme]]
     return found
 
 
-def contributions(directory: Path | None, name: str, model: ResourceModel, quick: bool) -> Any:
+def contributions(
+    directory: Path | None, name: str, model: ResourceModel, quick: bool
+) -> Contributions:
     path = directory / f"{name}.json" if directory else None
     if path is not None and path.is_file():
         return with_ratios(Contributions.load(path), model.layers)
@@ -140,7 +146,7 @@ def searched(
         samples=task.samples,
         test_samples=task.test_samples,
         rounds=arguments.rounds,
-        lr=RATES[-1],
+        lr=RATES,
         front=limits,
         time_limit=SECONDS,
         jobs=arguments.jobs,
@@ -149,8 +155,8 @@ def searched(
 
 
 def best_rates(bench: Bench, specs: Sequence[Spec], seeds: int) -> list[float]:
-    """For each the rate of the trial, the search's own, at which it is judged best."""
-    rates = (RATES[-1] / 3, RATES[-1])
+    """For each the rate at which it is judged best."""
+    rates = (min(RATES) / 3, *RATES)
     scores = [bench.at(rate).scores(specs, range(seeds)) for rate in rates]
     means = np.array([[np.mean([s.accuracy for s in row]) for row in rows] for rows in scores])
     return [rates[index] for index in means.argmax(axis=0)]
@@ -166,10 +172,33 @@ def tested(bench: Bench, specs: Sequence[Spec], rates: Sequence[float], seeds: i
     return found
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A reference, and what is found and the largest sum at its SRAM."""
+
+    reference: Tested
+    found: Tested
+    largest: Tested
+
+    @property
+    def more(self) -> np.ndarray:
+        """Of what is found over the reference, seed by seed."""
+        return self.found.accuracies - self.reference.accuracies
+
+    def cells(self) -> tuple[str, ...]:
+        own, best, more = self.reference, self.found, self.more
+        error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else 0.0
+        return (
+            own.name, f"{own.sram_bytes:,} B", own.told(), self.largest.told(), best.told(),
+            f"{best.sram_bytes:,} B", best.kind, f"{own.lr:.2g}, {best.lr:.2g}",
+            f"{100 * more.mean():+.1f} ± {100 * error:.1f}",
+        )  # fmt: skip
+
+
 def measure(
     name: str, case: Case, arguments: argparse.Namespace
-) -> tuple[list[Tested], list[list[object]], Found]:
-    """All that was tested, and a row for each reference."""
+) -> tuple[list[Compared], list[Tested], Found]:
+    """A comparison for each reference, all that was tested, and the result of the search."""
     model = ResourceModel(case.network)
     gains = contributions(arguments.tables, name, model, arguments.quick)
     named = references(name, model)
@@ -184,67 +213,75 @@ def measure(
         budget: max((p for p in found.front if p.sram_bytes <= budget), key=lambda p: p.gain)
         for budget in budgets
     }
-    specs = [scheme.spec(case.layers) for _, scheme in named.values()]
+    tries = [
+        (key, kind, limits[key], scheme.spec(case.layers)) for key, (kind, scheme) in named.items()
+    ] + [
+        (
+            f"{key}, best channels",
+            kind,
+            limits[key],
+            case.layers.spec(scheme.biases, dict(scheme.weights), found.orders),
+        )
+        for key, (kind, scheme) in named.items()
+        if kind == "published"
+    ]
+    specs = [spec for _, _, _, spec in tries]
     rates = best_rates(case.bench, specs, arguments.seeds)
     points = [*{p.scheme: p for p in (*sums.values(), *found.answers.values())}.values()]
-    specs += map(found.spec_of, points)
-    rates += [point.lr or RATES[-1] for point in points]
+    rates += [point.lr or max(RATES) for point in points]
     judged = replace(case.bench.task, test=case.test, test_samples=None)
-    bench = replace(case.bench, task=judged)
-    accuracies = tested(bench, specs, rates, arguments.seeds)
-    by_hand = {
-        key: Tested(key, kind, limits[key], row, rate)
-        for (key, (kind, _)), row, rate in zip(named.items(), accuracies, rates, strict=False)
-    }
-    rest = zip(points, accuracies[len(named) :], strict=True)
-    by_scheme = {
-        point.scheme: Tested("", "", point.sram_bytes, row, point.lr or RATES[-1])
-        for point, row in rest
-    }
-    rows, every = [], [*by_hand.values()]
-    for key, own in by_hand.items():
-        point = found.answers[own.sram_bytes]
-        best, largest = by_scheme[point.scheme], by_scheme[sums[own.sram_bytes].scheme]
-        more = best.accuracies - own.accuracies
-        error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else 0.0
-        rows.append(
-            [
-                key, f"{own.sram_bytes:,} B", own.told(), largest.told(), best.told(),
-                f"{best.sram_bytes:,} B", point.kind,
-                f"{100 * more.mean():+.1f} ± {100 * error:.1f}",
-            ]
-        )  # fmt: skip
-    for budget in budgets:
-        for kind, point in (("sum", sums[budget]), ("found", found.answers[budget])):
-            own = by_scheme[point.scheme]
-            every.append(replace(own, name=f"{kind} at {budget:,} B", kind=kind))
-    return every, rows, found
+    accuracies = tested(
+        replace(case.bench, task=judged),
+        [*specs, *map(found.spec_of, points)],
+        rates,
+        arguments.seeds,
+    )
+    by_hand = [
+        Tested(key, kind, sram, *result)
+        for (key, kind, sram, _), *result in zip(
+            tries, accuracies[: len(tries)], rates[: len(tries)], strict=True
+        )
+    ]
+    own = zip(points, accuracies[len(tries) :], rates[len(tries) :], strict=True)
+    by_scheme = {p.scheme: Tested("", p.kind, p.sram_bytes, row, rate) for p, row, rate in own}
+    best = {budget: by_scheme[found.answers[budget].scheme] for budget in budgets}
+    largest = {budget: by_scheme[sums[budget].scheme] for budget in budgets}
+    compared = [Compared(o, best[o.sram_bytes], largest[o.sram_bytes]) for o in by_hand]
+    curve = [
+        replace(each[budget], name=f"{kind} at {budget:,} B", kind=kind)
+        for budget in budgets
+        for kind, each in (("largest sum", largest), ("found", best))
+    ]
+    return compared, [*by_hand, *curve], found
+
+
+def tell(what: str, more: Sequence[float]) -> None:
+    points = 100 * np.array(more)
+    same = np.abs(points) < 1e-6
+    print(
+        f"{what}: better {int((points > 0)[~same].sum())}, equal {int(same.sum())}, worse "
+        f"{int((points < 0)[~same].sum())} of {len(points)}; {points.mean():+.1f} points on "
+        f"average, {points.min():+.1f} to {points.max():+.1f}"
+    )
 
 
 def report(
-    name: str, every: list[Tested], rows: list[list[object]], found: Found, plots: Path | None
+    name: str, compared: list[Compared], every: list[Tested], found: Found, plots: Path | None
 ) -> None:
-    print(f"\n{name}\n\n{table(HEADER, rows)}\n")
-    by_name = {own.name: own for own in every}
-    kept = [own for own in every if own.kind not in ("sum", "found")]
-    for kind in ("found", "sum"):
-        pairs = [(by_name[f"{kind} at {own.sram_bytes:,} B"].mean, own.mean) for own in kept]
-        more = np.array([100 * (found - own) for found, own in pairs])
-        told = "what is found" if kind == "found" else "the largest sum"
-        print(
-            f"{told} is at least as good as {(more >= -1e-9).sum()} of {len(more)} references, "
-            f"by {more.mean():.1f} points on average, {more.max():.1f} at most, {more.min():.1f} "
-            "at least"
-        )
+    print(f"\n{name}\n\n{table(HEADER, [each.cells() for each in compared])}\n")
+    published = [each for each in compared if each.reference.kind == "published"]
+    tell("found", [each.more.mean() for each in compared])
+    if published:
+        tell("found, against the published", [each.more.mean() for each in published])
+    tell("largest sum", [each.largest.mean - each.reference.mean for each in compared])
     known = [
         {
             "name": point.told(),
             "kind": point.kind,
             "predicted": point.gain,
-            "realised": point.realised.mean,
+            "realised": point.realised_mean,
         }
         for point in found.points
-        if point.realised is not None
     ]
     pairs = np.array([(each["predicted"], each["realised"]) for each in known])
     if len(pairs) > 1 and pairs.std(0).min() > 0:
@@ -252,24 +289,18 @@ def report(
             f"predicted less realised: mean {100 * (pairs[:, 0] - pairs[:, 1]).mean():.1f} points; "
             f"correlation {np.corrcoef(pairs.T)[0, 1]:.2f}, {len(pairs)} schemes"
         )
-    if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
-        chart = front(
-            [
-                FrontPoint(
-                    own.name,
-                    own.sram_bytes,
-                    gain=100 * own.mean,
-                    spread=100 * own.spread,
-                    kind=own.kind,
-                )
-                for own in every
-            ],
-            gain="accuracy, %",
-            by_kind=True,
+    if plots is None:
+        return
+    plots.mkdir(parents=True, exist_ok=True)
+    points = [
+        FrontPoint(
+            own.name, own.sram_bytes, gain=100 * own.mean, spread=100 * own.spread, kind=own.kind
         )
-        (plots / f"{name}-front.svg").write_text(svg(chart), encoding="utf-8")
-        (plots / f"{name}-additivity.svg").write_text(svg(additivity(known), 420), encoding="utf-8")
+        for own in every
+    ]
+    chart = front(points, gain="accuracy, %", by_kind=True)
+    (plots / f"{name}-front.svg").write_text(svg(chart), encoding="utf-8")
+    (plots / f"{name}-additivity.svg").write_text(svg(additivity(known), 420), encoding="utf-8")
 
 
 def main() -> None:
@@ -297,13 +328,13 @@ def main() -> None:
             bench = replace(bench, training=replace(bench.training, epochs=1))
             test = (test[0][:20], test[1][:20])
         case = replace(case, bench=replace(bench, task=task, jobs=arguments.jobs), test=test)
-        every, rows, found = measure(name, case, arguments)
+        compared, every, found = measure(name, case, arguments)
         results.append(
             {"task": name, "tested": [own.to_json() for own in every], "found": found.to_json()}
         )
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        report(name, every, rows, found, arguments.plots)
+        report(name, compared, every, found, arguments.plots)
 
 
 if __name__ == "__main__":

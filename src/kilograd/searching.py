@@ -27,7 +27,7 @@ def search(
     lr: float | Sequence[float] | None = None,
     channels: str = "best",
     judge: str = "c",
-    front: int | Sequence[int | str] = 6,
+    front: int | str | Sequence[int | str] = 6,
     time_limit: float = 60.0,
     jobs: int | None = None,
     store: str | Path | None = None,

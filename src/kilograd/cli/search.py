@@ -173,13 +173,12 @@ def _rates(text: str) -> list[float]:
 
 
 def _front(text: str) -> int | list[str]:
-    sizes = text.split(",")
-    return int(text) if text.isdigit() else sizes
+    return int(text) if text.isdecimal() else text.split(",")
 
 
 def _tell(found: Found, scheme: Path) -> None:
     print(found.table(ROWS))
-    points = found.points
+    points = found.ahead
     wide = max(len("a step"), *(len(point.step()) for point in points)) + 2
     step = f"{'a step':<{wide}}" if any(point.step() for point in points) else ""
     print(f"\nSRAM       flash      {step}sum     trained                what it trains")
@@ -189,10 +188,10 @@ def _tell(found: Found, scheme: Path) -> None:
             real = f"{100 * point.realised.mean:+.1f} ± {100 * point.realised.spread:.1f}"
             real += f" lr {point.lr:.2g}"
         mark = "" if point.proven else f"  ({point.told()})"
-        chosen = "  <- the scheme" if point is found.best else ""
-        smaller = [limit for limit, answer in found.answers.items() if answer is point]
+        chosen = "  <- the scheme" if point.scheme == found.best.scheme else ""
+        smaller = [f"{limit:,}" for limit in found.limits_of(point)]
         if len(found.answers) > 1 and smaller:
-            chosen = f"  <- best in {' and '.join(f'{limit:,}' for limit in sorted(smaller))} B"
+            chosen += f"  <- best within {', '.join(smaller)} B"
         print(
             f"{point.sram_bytes:<10,} {point.flash_bytes:<10,} "
             f"{f'{point.step():<{wide}}' if step else ''}{100 * point.gain:<+7.1f} "

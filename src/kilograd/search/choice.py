@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,12 +139,3 @@ def refined(
             known.add(near.scheme)
             fresh.append(near)
     return tuple(fresh)
-
-
-def undominated(points: Iterable[Point], gain: Callable[[Point], float]) -> tuple[Point, ...]:
-    """The points by SRAM, without those that gain no more than a smaller one."""
-    kept: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.sram_bytes, -gain(p))):
-        if not kept or gain(point) > gain(kept[-1]):
-            kept.append(point)
-    return tuple(kept)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,7 @@ from kilograd.search.table import Contributions, Gain
 from kilograd.update import Spec, unparse
 
 SCHEME, CONTRIBUTIONS, FRONT = "scheme.toml", "contributions.json", "front.json"
+_OF_A_LIMIT = re.compile(r"scheme-\d+\.toml")
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,28 @@ class Point:
         }
 
 
+def undominated(points: Iterable[Point], gain: Callable[[Point], float]) -> tuple[Point, ...]:
+    """The points by SRAM, without those that gain no more than a smaller one."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.sram_bytes, -gain(p))):
+        if not kept or gain(point) > gain(kept[-1]):
+            kept.append(point)
+    return tuple(kept)
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """The result of `kilograd.search`.
 
     `front`: the schemes with the largest sums of contributions at several limits up to those given,
-    by SRAM; `by_hand`: the biases of the last layers, and the last layers whole, as far as they
-    fit; `refined`: schemes found by contributions that trainings corrected, as far as they gain
-    more than all smaller ones that were trained, or were among the last to choose from; `best`: of
-    those that gained most the one that does so with more seeds, or without data the
-    largest sum; `answers` the same at every SRAM limit that was asked for, by bytes, `best` at the
-    largest; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table
-    that they were chosen by; `orders` the input channels of layers, best first, of which a scheme
-    trains the first. `seconds` is how long contributions took, how long selection, and how long
-    trainings with what they led to.
+    by SRAM; `by_hand`: at each limit that was asked for the biases of the last layers, and the last
+    layers whole, as far as they fit; `refined`: schemes found by contributions that trainings
+    corrected; `best`: of those that gained most the one that does so with more seeds, or without
+    data the largest sum; `answers` the same at every SRAM limit that was asked for, by bytes,
+    ascending, with `best` at the largest; `spec`: what `kilograd.compile(update=...)` takes for it;
+    `contributions` the table that they were chosen by; `orders` the input channels of layers, best
+    first, of which a scheme trains the first. `seconds` is how long contributions took, how long
+    selection, and how long trainings with what they led to.
     """
 
     network: str
@@ -127,6 +137,24 @@ class Found:
         )
 
     @property
+    def ahead(self) -> tuple[Point, ...]:
+        """The points without what was refined to no avail: that gains no more than a smaller one,
+        and was not among the last to choose from.
+        """
+        points = self.points
+        best = undominated(points, lambda point: point.realised_mean)
+        runs = min((p.realised.runs for p in points if p.realised), default=0)
+        return tuple(
+            p
+            for p in points
+            if p.kind != "refined" or p in best or (p.realised and p.realised.runs > runs)
+        )
+
+    def limits_of(self, point: Point) -> tuple[int, ...]:
+        """The SRAM limits in bytes for which a point's scheme is the answer."""
+        return tuple(sram for sram, p in self.answers.items() if p.scheme == point.scheme)
+
+    @property
     def spec(self) -> Spec:
         """The update spec of the scheme."""
         return self.spec_of(self.best)
@@ -143,6 +171,7 @@ class Found:
             f"# {self.network} for {self.device}, found by `kilograd search` "
             f"({self.contributions.method}).",
             f"# SRAM {point.sram_bytes:,} B, flash {point.flash_bytes:,} B.",
+            *(f"# The best within {limit:,} B of SRAM." for limit in self.limits_of(point)),
             *([f"# A training step takes {point.step()}, by estimate."] if point.step() else []),
             f"# Head alone {100 * head.mean:.1f} %, contributions {100 * point.gain:+.1f} points "
             f"({point.told()}).",
@@ -205,11 +234,11 @@ class Found:
                 seconds=point.step_seconds,
                 joules=point.step_joules,
                 gain=100 * point.gain,
-                chosen=point is self.best,
+                chosen=point.scheme == self.best.scheme,
                 kind=_kind(point),
                 note=_note(point),
             )
-            for point in self.points
+            for point in self.ahead
         )
 
     def realised(self) -> tuple[FrontPoint, ...]:
@@ -224,7 +253,7 @@ class Found:
                 spread=100 * point.realised.spread,
                 kind="trained",
             )
-            for point in self.points
+            for point in self.ahead
             if point.realised is not None
         )
 
@@ -236,10 +265,10 @@ class Found:
             "method": self.contributions.method,
             "update": unparse(self.spec),
             "scheme": self.best.to_json(),
-            "answers": {
-                limit: {**point.to_json(), "update": unparse(self.spec_of(point))}
+            "answers": [
+                {"limit_bytes": limit, **point.to_json(), "update": unparse(self.spec_of(point))}
                 for limit, point in self.answers.items()
-            },
+            ],
             "front": [point.to_json() for point in self.front],
             "refined": [point.to_json() for point in self.refined],
             "by_hand": [point.to_json() for point in self.by_hand],
@@ -252,15 +281,18 @@ class Found:
 
     def files(self) -> dict[str, str]:
         """The files of `save`, as text by name."""
-        others = {
-            f"scheme-{limit}.toml": self.scheme(point)
-            for limit, point in self.answers.items()
-            if point is not self.best or limit != max(self.answers)
-        }
-        front = [{**p.to_json(), "update": unparse(self.spec_of(p))} for p in self.points]
+        several = self.answers if len(self.answers) > 1 else {}
+        front = [
+            {
+                **point.to_json(),
+                "update": unparse(self.spec_of(point)),
+                "best_within": list(self.limits_of(point)),
+            }
+            for point in self.points
+        ]
         return {
             SCHEME: self.scheme(),
-            **others,
+            **{f"scheme-{limit}.toml": self.scheme(p) for limit, p in several.items()},
             CONTRIBUTIONS: self.contributions.to_json(),
             FRONT: json.dumps(front, indent=1) + "\n",
         }
@@ -268,12 +300,16 @@ class Found:
     def save(self, directory: str | Path) -> Path:
         """Write scheme, contributions and front into a directory; returns the scheme's path.
 
-        Files of the same names are replaced, each whole. Raises InputError where it cannot.
+        Files of the same names are replaced, each whole, and `scheme-BYTES.toml` of other limits
+        are removed. Raises InputError where it cannot.
         """
-        folder = Path(directory)
+        folder, files = Path(directory), self.files()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, text in self.files().items():
+            for old in folder.glob("scheme-*.toml"):
+                if old.name not in files and _OF_A_LIMIT.fullmatch(old.name):
+                    old.unlink()
+            for name, text in files.items():
                 partial = folder / f".{name}.partial"
                 partial.write_text(text, encoding="utf-8")
                 partial.replace(folder / name)

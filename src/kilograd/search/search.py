@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +16,8 @@ from kilograd.errors import InfeasibleError, InputError
 from kilograd.ir import Graph
 from kilograd.options import Budget, Loss, parse_bytes
 from kilograd.planning.step_limits import step_limits
-from kilograd.search.choice import FRONT_POINTS, Chooser, ladder, undominated
-from kilograd.search.found import Found, Point
+from kilograd.search.choice import FRONT_POINTS, Chooser, ladder
+from kilograd.search.found import Found, Point, undominated
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
 from kilograd.search.predict import (
@@ -37,6 +38,7 @@ from kilograd.search.training import Trainer, Training
 from kilograd.search.trials import best_rate, trained
 from kilograd.transforms.ports import Ports
 
+MOST_POINTS = 100
 METHODS = ("measured", "quick", "fast")
 CHANNELS = ("best", "first")
 
@@ -107,7 +109,7 @@ def find(
     channels: str = "best",
     predictor: str = PREDICTOR,
     judge: str = "c",
-    front: int | Sequence[int | str] = FRONT_POINTS,
+    front: int | str | Sequence[int | str] = FRONT_POINTS,
     time_limit: float = 60.0,
     jobs: int | None = None,
     store: str | Path | None = None,
@@ -124,7 +126,7 @@ def find(
     if isinstance(contributions, str | Path):
         contributions = Contributions.load(contributions)
     layers = layers_of(network.forward)
-    steps = front if isinstance(front, int) else [parse_bytes(size) for size in front]
+    steps = _steps(front)
     selection = partial(_selected, network, layers, front=steps, time_limit=time_limit)
     if contributions is not None and data is None:
         return selection(contributions, {}, 0.0)[0]
@@ -186,9 +188,12 @@ def _selected(
     known = {point.scheme for point in points}
     answers: dict[int, Point] = {}
     by_hand: dict[Scheme, Point] = {}
-    for each in choosers[: 1 + len(asked)]:
-        fitting = (point for point in points if point.sram_bytes <= each.sram_bytes)
-        answers[each.sram_bytes] = max(fitting, key=lambda point: point.gain)
+    for each, largest in zip(choosers[: 1 + len(asked)], chosen, strict=False):
+        fitting = [point for point in points if point.sram_bytes <= each.sram_bytes]
+        answer = max(fitting, key=lambda point: point.gain)
+        if answer is not largest:  # the choice at a smaller limit: time ran out at this one
+            answer = replace(answer, gap=max(0.0, largest.gain + largest.gap - answer.gain))
+        answers[each.sram_bytes] = answer
         by_hand |= {p.scheme: p for p in each.by_hand(table) if p.scheme not in known}
     found = Found(
         network=network.name,
@@ -196,13 +201,30 @@ def _selected(
         layers=layers,
         contributions=contributions,
         best=answers[chooser.sram_bytes],
-        answers=answers,
+        answers=dict(sorted(answers.items())),
         front=points,
         by_hand=tuple(by_hand.values()),
         orders=orders,
         seconds=(seconds, time.perf_counter() - start, 0.0),
     )
     return found, choosers
+
+
+def _steps(front: int | str | Sequence[int | str]) -> int | list[int]:
+    """How many SRAM limits, or which, in bytes."""
+    if isinstance(front, str):
+        front = [front]
+    if isinstance(front, Sequence):
+        if not front:
+            raise InputError("front is an empty list; name SRAM limits, or how many (front=6)")
+        return [parse_bytes(size) for size in front]
+    count = front if isinstance(front, Integral) and not isinstance(front, bool) else 0
+    if not 1 <= count <= MOST_POINTS:
+        raise InputError(
+            f"front={front!r}: write how many SRAM limits, 1 to {MOST_POINTS}, or which, in a list "
+            'of bytes or sizes such as ["64KB", "98304B"] (--front 64KB,98304B)'
+        )
+    return int(count)
 
 
 def _asked(

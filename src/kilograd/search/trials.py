@@ -7,12 +7,12 @@ schemes gain when they are trained corrects the contributions, and selection goe
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from kilograd.search.choice import Chooser, refined, undominated
+from kilograd.search.choice import Chooser, refined
 from kilograd.search.correction import correct
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers
@@ -56,7 +56,8 @@ def trained(
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
     the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
     that each bears alone, so each scheme, and the head alone, has the best of `rates` and a third
-    of the smallest; of equal ones the smallest. Rounds end where nothing is left to train.
+    of the smallest, tried from the largest on until one is worse. Rounds end where nothing is left
+    to train.
     """
     start = time.perf_counter()
     trial = _Trial(bench, found, seeds, sorted({*rates, min(rates) / 3}))
@@ -69,34 +70,35 @@ def trained(
             break
         points += trial.run([replace(p, gain=p.scheme.gain(table)) for p in fresh])
     asked = [each for each in choosers if each.sram_bytes in found.answers]
-    contenders, answers = _judged(trial, asked, points)
-    points = [contenders.get(point.scheme, point) for point in points]
-    ahead = undominated(points, lambda point: point.realised_mean)
+    again, answers = _judged(trial, asked, points)
+    points = [again.get(point.scheme, point) for point in points]
     return replace(
         found,
         best=answers[choosers[0].sram_bytes],
         answers=answers,
         front=tuple(point for point in points if point.kind == "found"),
         by_hand=tuple(p for p in points if p.kind not in ("found", "refined")),
-        refined=tuple(
-            p for p in points if p.kind == "refined" and (p in ahead or p.scheme in contenders)
-        ),
+        refined=tuple(point for point in points if point.kind == "refined"),
         seconds=(*found.seconds[:2], time.perf_counter() - start),
     )
 
 
 def _judged(
-    trial: _Trial, choosers: Collection[Chooser], points: Sequence[Point]
+    trial: _Trial, choosers: Sequence[Chooser], points: Sequence[Point]
 ) -> tuple[dict[Scheme, Point], dict[int, Point]]:
-    """The points that were trained again, and the answer of each chooser by its limit."""
+    """The points that were trained again, and the answer of each chooser by its limit: of all that
+    are left at any limit, the best inside.
+    """
     again: dict[Scheme, Point] = {}
     left = {each: each.inside(points) for each in choosers}
+    last: list[Point] = []
     for count, times in JUDGED:
-        left = {each: those[:count] for each, those in left.items()}
-        chosen = {point.scheme: point for those in left.values() for point in those}
-        again |= {point.scheme: point for point in trial.again([*chosen.values()], times)}
-        left = {each: each.inside(again[p.scheme] for p in those) for each, those in left.items()}
-    return again, {each.sram_bytes: those[0] for each, those in left.items()}
+        chosen = {p.scheme: p for those in left.values() for p in those[:count]}
+        last = trial.again([*chosen.values()], times)
+        again |= {point.scheme: point for point in last}
+        left = {each: each.inside(again[p.scheme] for p in left[each][:count]) for each in left}
+    by_size = sorted(choosers, key=lambda each: each.sram_bytes)
+    return again, {each.sram_bytes: each.inside(last)[0] for each in by_size}
 
 
 class _Trial:
@@ -130,16 +132,22 @@ class _Trial:
         return judged
 
     def _best(self, specs: Sequence[Spec], what: str) -> tuple[np.ndarray, list[float]]:
-        """The accuracies of each spec with each seed at its best rate, and the rates."""
-        accuracies = np.array(
-            [self._accuracies(specs, rate, self._seeds, what) for rate in self._rates]
-        )
-        best = accuracies.mean(axis=2).argmax(axis=0)
-        return accuracies[best, range(len(specs))], [self._rates[i] for i in best]
+        """The accuracies of each spec with each seed at its best rate, and the rates: from the
+        largest on, smaller ones are tried until one is worse.
+        """
+        best = np.full((len(specs), len(self._seeds)), -np.inf)
+        rates, climbing = np.zeros(len(specs)), list(range(len(specs)))
+        for rate in sorted(self._rates, reverse=True):
+            rows = self._accuracies([specs[i] for i in climbing], rate, self._seeds, what)
+            better = rows.mean(axis=1) >= best[climbing].mean(axis=1)
+            climbing = [index for index, each in zip(climbing, better, strict=True) if each]
+            best[climbing], rates[climbing] = rows[better], rate
+        return best, rates.tolist()
 
     def _accuracies(
         self, specs: Sequence[Spec], rate: float, seeds: Sequence[int], what: str
     ) -> np.ndarray:
         """Accuracies [specs, seeds] at a rate."""
         scores = self._bench.at(rate).scores(specs, seeds, f"{what}, lr {rate:g}")
-        return np.array([[score.accuracy for score in row] for row in scores])
+        table = [[score.accuracy for score in row] for row in scores]
+        return np.array(table).reshape(len(specs), len(seeds))
