@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import random
 import signal
 import time
@@ -156,7 +155,8 @@ def test_rounds_try_what_corrected_contributions_choose(place, found):
         assert point.gain == pytest.approx(point.scheme.gain(found.contributions))
         smaller = [p for p in more.points if p.sram_bytes < point.sram_bytes]
         ahead = all(p.realised.mean < point.realised.mean for p in smaller)
-        assert ahead or point.realised.runs > 2
+        assert (ahead or point.realised.runs > 2) == (point in more.ahead)
+    assert more.best in more.ahead and len(more.ahead) < len(more.points)
 
 
 def test_each_limit_that_is_asked_for_has_an_answer(place, found, tmp_path):
@@ -168,17 +168,26 @@ def test_each_limit_that_is_asked_for_has_an_answer(place, found, tmp_path):
     assert several.answers.keys() == {least, middle, int(SRAM)}
     assert several.answers[int(SRAM)] is several.best
     for limit, answer in several.answers.items():
-        judged = [p for p in several.points if p.sram_bytes <= limit]
-        runs = max(point.realised.runs for point in judged)
-        assert answer.realised.runs == runs and answer in judged
+        judged = [p for p in several.points if p.sram_bytes <= limit and p.realised.runs == 8]
+        assert answer in judged and answer.realised_mean == max(p.realised_mean for p in judged)
+    gained = [answer.realised_mean for answer in several.answers.values()]
+    assert list(several.answers) == sorted(several.answers) and gained == sorted(gained)
     assert not several.answers[least].weights and several.answers[middle].scheme != Scheme(0)
     by_hand = {point.kind for point in several.by_hand if point.sram_bytes <= middle}
     assert by_hand & {"biases", "last layers"}
     several.save(tmp_path)
-    for limit in (least, middle):
+    for limit in several.answers:
         spec = kg.update.load(tmp_path / f"scheme-{limit}.toml")
         assert kg.update.unparse(spec) == kg.update.unparse(several.spec_of(several.answers[limit]))
-    assert several.to_json()["answers"][middle]["biases"] == several.answers[middle].biases
+    rows = several.to_json()["answers"]
+    assert [row["limit_bytes"] for row in rows] == list(several.answers)
+    assert [row["biases"] for row in rows] == [p.biases for p in several.answers.values()]
+    assert (
+        f"# The best within {least:,} B of SRAM." in (tmp_path / f"scheme-{least}.toml").read_text()
+    )
+    (tmp_path / "scheme-mine.toml").touch()
+    found.save(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.toml")} == {"scheme.toml", "scheme-mine.toml"}
 
 
 def test_a_table_alone_answers_at_each_limit(place, found):
@@ -193,7 +202,7 @@ def test_a_table_alone_answers_at_each_limit(place, found):
 @pytest.mark.parametrize(
     ("limit", "error", "message"),
     [
-        (10, InfeasibleError, r"\(fc2\) alone needs [\d,]+ bytes of SRAM, [\d,]+ more than 10;"),
+        (10, InfeasibleError, r"head alone needs [\d,]+ bytes of SRAM, [\d,]+ more than 10;"),
         ("2KB", InputError, "2,048 bytes are more than the 1,500 of SRAM that there are"),
         ("big", InputError, "'big' is no size"),
     ],
@@ -207,18 +216,22 @@ def test_a_limit_that_cannot_be_is_refused(place, tmp_path, limit, error, messag
 
 def _killed(network, arguments, before: int, rng: random.Random) -> int:
     """Kill a search a moment after the store has some files more; how many it has then."""
-    directory = arguments["store"]
+
+    def files() -> int:
+        return len(list(arguments["store"].glob("*/*.json")))
+
     child = multiprocessing.get_context("fork").Process(
         target=find, args=(network, blobs()), kwargs=arguments
     )
     child.start()
-    wanted = before + rng.randrange(5)
-    while child.is_alive() and len(list(directory.glob("*/*.json"))) < wanted:
+    wanted, deadline = before + rng.randrange(5), time.monotonic() + 60
+    while files() < wanted and time.monotonic() < deadline:
         time.sleep(0.0005)
     time.sleep(rng.random() * 0.02)
-    os.kill(child.pid, signal.SIGKILL)
+    child.kill()
     child.join()
-    return len(list(directory.glob("*/*.json")))
+    assert child.exitcode == -signal.SIGKILL, "it is alive until it is killed"
+    return files()
 
 
 def test_a_search_that_is_killed_in_its_refinement_ends_as_the_uninterrupted_one(
@@ -236,7 +249,7 @@ def test_a_search_that_is_killed_in_its_refinement_ends_as_the_uninterrupted_one
     rng, before = random.Random(0), 0
     for _ in range(20):
         before = _killed(network, arguments, before, rng)
-    assert 0 < before < len(files) and expected.refined
+    assert 0 < before < len(files) and expected.refined, "all of them were in the middle"
     resumed = find(network, blobs(), **arguments)
     assert resumed.files() == expected.files()
     survived = {path.name: path.read_bytes() for path in (tmp_path / "killed").glob("*/*.json")}
@@ -373,6 +386,21 @@ def test_command_tells_machines(place, found, tmp_path):
     assert content["method"] == "quick" and content["scheme_file"].endswith("scheme.toml")
 
 
+def test_command_answers_at_each_limit(place, found, tmp_path):
+    least = found.front[0].sram_bytes
+    told = command(
+        place, "--sram", SRAM, "--method", "fast", "--front", f"{least},1400B", "-o", tmp_path
+    )
+    assert {path.name for path in tmp_path.glob("scheme-*.toml")} == {
+        f"scheme-{limit}.toml" for limit in (least, 1400, SRAM)
+    }
+    marked = [line for line in told.stdout.splitlines() if "<- best within" in line]
+    assert any(line.split("<- best within")[1].startswith(f" {least:,}") for line in marked)
+    assert (
+        sum("<- the scheme  <- best within" in line and "1,500 B" in line for line in marked) == 1
+    )
+
+
 def test_fast_measures_the_head_alone(place, tmp_path):
     told = command(place, "--sram", SRAM, "--method", "fast", "-o", tmp_path, "--json")
     content = json.loads(told.stdout)
@@ -401,6 +429,12 @@ CALLS = [
     ({"epochs": 0}, "one epoch or more"),
     ({"rounds": -1}, "are 0 or more"),
     ({"samples": 1}, "two samples or more"),
+    ({"front": 0}, "front=0: write how many SRAM limits, 1 to 100, or which"),
+    ({"front": True}, "front=True: write how many"),
+    ({"front": 65536}, "front=65536: write how many"),
+    ({"front": 1300.0}, "front=1300.0: write how many"),
+    ({"front": []}, "front is an empty list"),
+    ({"front": "2KB"}, "front: 2,048 bytes are more than the 1,500 of SRAM"),
     ({"lr": 0.0}, "a learning rate above 0"),
     ({"lr": []}, "an empty list"),
 ]

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from kilograd.devices import Device
-from kilograd.errors import InfeasibleError, InputError
-from kilograd.ir import Graph
-from kilograd.options import Budget, Loss, parse_bytes
-from kilograd.planning.step_limits import step_limits
+from kilograd.errors import InputError
+from kilograd.options import Loss
 from kilograd.search.choice import FRONT_POINTS, Chooser, ladder
 from kilograd.search.found import Found, Point, undominated
 from kilograd.search.layers import Layers, Orders, layers_of
+from kilograd.search.limits import check_front, front_of, limits_of
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
+from kilograd.search.network import Network
 from kilograd.search.predict import (
     PREDICTOR,
     channel_orders,
@@ -27,52 +25,18 @@ from kilograd.search.predict import (
     reach_limit,
     score_layers,
 )
-from kilograd.search.resources import Compiler, ResourceModel
+from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.scores import PREDICTORS
-from kilograd.search.select import CostLimit, Limits, head_takes
+from kilograd.search.select import CostLimit, Limits
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task, make_task
-from kilograd.search.training import Trainer, Training
+from kilograd.search.training import Training
 from kilograd.search.trials import best_rate, trained
-from kilograd.transforms.ports import Ports
 
-MOST_POINTS = 100
 METHODS = ("measured", "quick", "fast")
 CHANNELS = ("best", "first")
-
-
-class Network(Compiler, Trainer, Protocol):
-    """A network for which it is open what to train: `kilograd.compiler.Prepared`."""
-
-    @property
-    def name(self) -> str:
-        """Of its C functions."""
-
-    @property
-    def folded(self) -> Graph:
-        """The float forward graph."""
-
-    @property
-    def ports(self) -> Ports:
-        """How the user's arrays are laid out."""
-
-    @property
-    def loss(self) -> Loss:
-        """What is minimised."""
-
-    @property
-    def device(self) -> Device:
-        """Where it has to fit."""
-
-    @property
-    def budget(self) -> Budget:
-        """Limits below the device's."""
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """All that decides on its programs besides what is trained."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +90,16 @@ def find(
     if isinstance(contributions, str | Path):
         contributions = Contributions.load(contributions)
     layers = layers_of(network.forward)
-    steps = _steps(front)
-    selection = partial(_selected, network, layers, front=steps, time_limit=time_limit)
-    if contributions is not None and data is None:
-        return selection(contributions, {}, 0.0)[0]
-    task = _task(network, data, test, effort)
-    _asked(network, layers, _limits(network, layers), steps)  # refuses before measuring
+    asked = front_of(front)
+    chosen_alone = contributions is not None and data is None
+    task = None if chosen_alone else _task(network, data, test, effort)
+    limits, least = limits_of(network, layers)
+    if not isinstance(asked, int):
+        check_front(asked, limits, least)
+    select_by = partial(_selected, network, layers, limits, asked, time_limit)
+    if contributions is not None and task is None:
+        return select_by(contributions, {}, (), 0.0)[0]
+    assert task is not None
     rates = _rates(network, lr)
     bench = Bench(
         trainer=network,
@@ -157,30 +125,29 @@ def find(
             scores, _ = score_layers(network, bench, layers)
             orders = channel_orders(network.forward, layers, scores, predictor)
     taken = time.perf_counter() - start
-    found, choosers = selection(contributions, orders, taken, costs)
+    found, choosers = select_by(contributions, orders, costs, taken)
     return trained(bench, found, choosers, effort.seeds, rates, effort.rounds)
 
 
 def _selected(
     network: Network,
     layers: Layers,
-    contributions: Contributions,
-    orders: Orders,
-    seconds: float,
-    costs: tuple[CostLimit, ...] = (),
-    *,
+    limits: Limits,
     front: int | Sequence[int],
     time_limit: float,
+    contributions: Contributions,
+    orders: Orders,
+    costs: tuple[CostLimit, ...],
+    seconds: float,
 ) -> tuple[Found, tuple[Chooser, ...]]:
     """What is best by the contributions, which took `seconds`, and what chooses by other ones
     within the same limits and smaller ones.
     """
     start = time.perf_counter()
-    limits = replace(_limits(network, layers), costs=costs)
-    asked = _asked(network, layers, limits, front)
-    chooser = Chooser(ResourceModel(network), limits, time_limit)
+    chooser = Chooser(ResourceModel(network), replace(limits, costs=costs), time_limit)
     table = contributions.distinct(layers)
     best = chooser.best(table)
+    asked = [] if isinstance(front, int) else sorted({*front} - {limits.sram_bytes})
     smaller = ladder(chooser, best.sram_bytes, front - 1) if isinstance(front, int) else asked
     choosers = (chooser, *map(chooser.within, smaller))
     chosen = (best, *(each.best(table) for each in choosers[1:]))
@@ -208,47 +175,6 @@ def _selected(
         seconds=(seconds, time.perf_counter() - start, 0.0),
     )
     return found, choosers
-
-
-def _steps(front: int | str | Sequence[int | str]) -> int | list[int]:
-    """How many SRAM limits, or which, in bytes."""
-    if isinstance(front, str):
-        front = [front]
-    if isinstance(front, Sequence):
-        if not front:
-            raise InputError("front is an empty list; name SRAM limits, or how many (front=6)")
-        return [parse_bytes(size) for size in front]
-    count = front if isinstance(front, Integral) and not isinstance(front, bool) else 0
-    if not 1 <= count <= MOST_POINTS:
-        raise InputError(
-            f"front={front!r}: write how many SRAM limits, 1 to {MOST_POINTS}, or which, in a list "
-            'of bytes or sizes such as ["64KB", "98304B"] (--front 64KB,98304B)'
-        )
-    return int(count)
-
-
-def _asked(
-    network: Network, layers: Layers, limits: Limits, front: int | Sequence[int]
-) -> tuple[int, ...]:
-    """The SRAM limits that a front lists below the one there is, ascending; none of a number.
-
-    Raises InputError for one above, and InfeasibleError for one below what the head alone needs.
-    """
-    if isinstance(front, int):
-        return ()
-    least = network.program(layers.spec(0, {})).memory.sram_bytes
-    for size in front:
-        if size > limits.sram_bytes:
-            raise InputError(
-                f"front: {size:,} bytes are more than the {limits.sram_bytes:,} of SRAM that there "
-                "are; name a larger budget or device, or leave it out"
-            )
-        if size < least:
-            raise InfeasibleError(
-                f"front: training the head ({layers.head.path}) alone needs {least:,} bytes of "
-                f"SRAM, {least - size:,} more than {size:,}; leave this limit out"
-            )
-    return tuple(sorted({*front} - {limits.sram_bytes}))
 
 
 def contribute(
@@ -351,46 +277,3 @@ def _rates(network: Network, lr: float | Sequence[float] | None) -> list[float]:
     for rate in rates:
         Training(1, rate)
     return rates
-
-
-def _limits(network: Network, layers: Layers) -> Limits:
-    """SRAM and flash that there are, and limits on a step. Raises InfeasibleError where the program
-    that trains the head alone needs more, and InputError where nothing limits the SRAM, or the
-    device has no estimate of what the budget limits.
-    """
-    budget, device = network.budget, network.device
-    sram = [] if budget.sram_bytes is None else [budget.sram_bytes]
-    flash = [] if budget.flash_bytes is None else [budget.flash_bytes]
-    if not device.is_host:
-        memory = device.memory_map()
-        sram.append(memory.sram_bytes)
-        flash.append(memory.flash_bytes)
-    if not sram:
-        raise InputError(
-            "a search needs a limit: name a device (device='stm32f746', --device stm32f746) or a "
-            "budget (budget=kg.Budget(sram='256KB'), --sram 256KB); without one, train everything"
-        )
-    limits = Limits(min(sram), min(flash, default=None), step=step_limits(budget))
-    head = network.program(layers.spec(0, {}))
-    for limit in limits.step:
-        amount = limit.known(head.step_estimate, device)
-        if amount > limit.most:
-            raise InfeasibleError(head_takes(limit, amount))
-    try:
-        least = head.memory
-    except InfeasibleError as error:  # the linker found too little room
-        raise InfeasibleError(
-            f"training the head ({layers.head.path}) alone is too much: {error}"
-        ) from error
-    for name, needed, most in (
-        ("SRAM", least.sram_bytes, limits.sram_bytes),
-        ("flash", least.flash_bytes, limits.flash_bytes),
-    ):
-        if most is not None and needed > most:
-            raise InfeasibleError(
-                f"training the head ({layers.head.path}) alone needs {needed:,} bytes of {name}, "
-                f"{needed - most:,} more than the {most:,} there are, so there is no scheme to "
-                "search for. What helps: a larger budget or device, int8 (precision='int8'), a "
-                "smaller input or a narrower network."
-            )
-    return limits
