@@ -42,9 +42,10 @@ from tests.agreement.networks import BIG_M7
 
 from kilograd import zoo
 from kilograd.compiler import prepare
+from kilograd.search.limits import Limits
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import Limits, Selection, select
+from kilograd.search.select import Selection, select
 from kilograd.search.table import Contributions, Gain
 
 NETWORK = "mcunet-5fps"

@@ -34,9 +34,10 @@ from tests.search.test_step_limits import NETWORKS
 from kilograd import zoo
 from kilograd.compiler import prepare
 from kilograd.planning.step_limits import StepLimit
+from kilograd.search.limits import Limits
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import Limits, select
+from kilograd.search.select import select
 
 DEVICE, PLENTY = "stm32f746", 10**7
 

@@ -10,9 +10,10 @@ import pytest
 from kilograd.search.choice import Chooser, ladder, refined, undominated
 from kilograd.search.correction import Correction, correct
 from kilograd.search.found import Point
+from kilograd.search.limits import Limits
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import Limits, select
+from kilograd.search.select import select
 from kilograd.search.table import Gain
 from tests.search.test_select import every_scheme, table
 from tests.search.test_step_limits import PLENTY, model_of

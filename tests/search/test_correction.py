@@ -10,9 +10,9 @@ import pytest
 
 from kilograd.planning.step_limits import StepLimit
 from kilograd.search.correction import KAPPAS, SAME_LAYER, SIGMAS, TAUS, correct
+from kilograd.search.limits import Limits
 from kilograd.search.neighbours import CHANGES, neighbours
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import Limits
 from kilograd.search.table import Contributions, Gain
 from tests.search.test_select import every_scheme, model_of, models, table  # noqa: F401
 from tests.search.test_step_limits import model_of as on_board

@@ -14,10 +14,11 @@ from torch import nn
 import kilograd as kg
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
+from kilograd.search.limits import CostLimit, Limits
 from kilograd.search.resources import ResourceModel
 from kilograd.search.rows import Row
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import CostLimit, Limits, front, select
+from kilograd.search.select import front, select
 from kilograd.search.table import Contributions, Gain
 
 RATIOS = (Fraction(1, 4), Fraction(1))

@@ -16,9 +16,10 @@ from kilograd.errors import InfeasibleError, InputError
 from kilograd.planning.step_limits import StepLimit
 from kilograd.search.choice import Chooser
 from kilograd.search.layers import layers_of
+from kilograd.search.limits import Limits
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import Limits, select
+from kilograd.search.select import select
 from tests.search import test_select
 from tests.search.networks import blobs, perceptron
 from tests.search.test_search import run

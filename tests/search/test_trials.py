@@ -10,7 +10,7 @@ import pytest
 
 from kilograd.search.choice import Chooser
 from kilograd.search.found import Point
-from kilograd.search.select import Limits
+from kilograd.search.limits import Limits
 from kilograd.search.store import Score
 from kilograd.search.table import Gain
 from kilograd.search.trials import _judged, _Trial

@@ -9,11 +9,12 @@ import numpy as np
 
 from kilograd.search.correction import Correction
 from kilograd.search.found import Point
+from kilograd.search.limits import Limits, fits, too_much
 from kilograd.search.neighbours import neighbours
 from kilograd.search.points import biases_only, last_layers
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import Limits, fits, select, too_much
+from kilograd.search.select import select
 from kilograd.search.table import Contributions
 
 FRONT_POINTS = 6

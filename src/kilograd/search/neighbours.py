@@ -11,10 +11,10 @@ import numpy as np
 
 from kilograd.search.integer import SLACK
 from kilograd.search.layers import Layers
+from kilograd.search.limits import Limits, fits
 from kilograd.search.resources import ResourceModel
 from kilograd.search.rows import Option
 from kilograd.search.scheme import Scheme
-from kilograd.search.select import Limits, fits
 from kilograd.search.table import Contributions
 
 CHANGES = 2

@@ -15,10 +15,10 @@ import numpy as np
 from kilograd.ir import Graph
 from kilograd.options import Loss
 from kilograd.search.layers import Layers, Orders, layers_of
+from kilograd.search.limits import CostLimit
 from kilograd.search.measure import RATIOS, Bench, gain
 from kilograd.search.rows import Row
 from kilograd.search.scores import LayerScore, score
-from kilograd.search.select import CostLimit
 from kilograd.search.store import Score
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.training import trial

@@ -12,10 +12,11 @@ from typing import Any
 
 from kilograd.errors import InputError
 from kilograd.options import Loss
+from kilograd.search.asked import check_front, front_of, limits_of
 from kilograd.search.choice import FRONT_POINTS, Chooser, ladder
 from kilograd.search.found import Found, Point, undominated
 from kilograd.search.layers import Layers, Orders, layers_of
-from kilograd.search.limits import check_front, front_of, limits_of
+from kilograd.search.limits import CostLimit, Limits
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
 from kilograd.search.network import Network
 from kilograd.search.predict import (
@@ -28,7 +29,6 @@ from kilograd.search.predict import (
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.scores import PREDICTORS
-from kilograd.search.select import CostLimit, Limits
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Task, make_task

@@ -22,33 +22,13 @@ from kilograd.errors import InfeasibleError, InputError
 from kilograd.planning.costs import Estimate
 from kilograd.planning.step_limits import StepLimit
 from kilograd.search.integer import SLACK, TOLERANCE, Answer, SchemeProgram
+from kilograd.search.limits import Limits, costs_fit, fits, head_takes, step_fits, too_much
 from kilograd.search.resources import ResourceModel
 from kilograd.search.rows import Row
 from kilograd.search.scheme import Scheme
 from kilograd.search.table import Contributions
 
 _REPAIRS = 1
-
-
-@dataclass(frozen=True)
-class CostLimit:
-    """A limit on what a scheme costs besides: `row` adds it up by option, in `unit`."""
-
-    row: Row
-    most: float
-    unit: str
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a scheme may need: all of the SRAM, the flash, time and energy of a training step of the
-    planned program, and other costs.
-    """
-
-    sram_bytes: int
-    flash_bytes: int | None = None
-    costs: tuple[CostLimit, ...] = ()
-    step: tuple[StepLimit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -186,46 +166,6 @@ def front(
     return tuple(reversed(found))
 
 
-def fits(scheme: Scheme, model: ResourceModel, limits: Limits, reserve_bytes: int) -> bool:
-    """Whether the scheme's planned program is within the limits, with `reserve_bytes` of stack and
-    other static data; its flash is known after linking only.
-    """
-    return (
-        _cheap(scheme, limits)
-        and model.static_bytes(scheme) <= limits.sram_bytes - reserve_bytes
-        and step_fits(scheme, model, limits)
-    )
-
-
-def _cheap(scheme: Scheme, limits: Limits) -> bool:
-    costs = ((limit.row.value(scheme), limit.most) for limit in limits.costs)
-    return all(cost is None or cost <= most * (1 + SLACK) for cost, most in costs)
-
-
-def step_fits(scheme: Scheme, model: ResourceModel, limits: Limits) -> bool:
-    """Whether a training step of the scheme's planned program is within the limits.
-
-    Raises InputError where the device has no estimate of what is limited.
-    """
-    device = model.compiler.device
-    return all(limit.known(model.step(scheme), device) <= limit.most for limit in limits.step)
-
-
-def too_much(needed: int, most: int | None) -> bool:
-    """Whether more is needed than there is; None is no limit."""
-    return most is not None and needed > most
-
-
-def head_takes(limit: StepLimit, amount: float) -> str:
-    """That the head alone takes more of a step than the limit."""
-    taken, most = limit.told_apart(amount)
-    return (
-        f"training the head alone takes {taken} a step by estimate, more than the "
-        f"{most} of the budget ({limit.option}), so there is no scheme to search "
-        f"for.\nWhat helps: a smaller input, a narrower network, or {limit.remedy}."
-    )
-
-
 def _flash(needed: int, most: int | None) -> str:
     return (
         f"training the head alone needs {needed:,} bytes of flash, more than the {most or 0:,} "
@@ -347,7 +287,7 @@ class _Search:
             s
             for s in result
             if self._model.rows.least_bytes(s) <= most
-            and _cheap(s, self._limits)
+            and costs_fit(s, self._limits)
             and self._quick(s)
         ]
         return sorted(fitting, key=self._gain, reverse=True)[:_REPAIRS]
