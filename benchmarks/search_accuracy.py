@@ -11,8 +11,7 @@ them in build/search.
 References are the head alone, the biases of the last k layers, the last layers whole, and for
 MCUNet the five published schemes, with their first channels and with those that the search takes
 for the best. `kilograd search` gets the SRAM of each of them as a limit (arena and state: it runs
-for the host, so that there is no stack), and --curve evenly spaced ones between, and judges by all
-of the third of the samples that it sets aside. As always it tries the biases and the last layers
+for the host, so that there is no stack), and --curve evenly spaced ones between. As always it tries the biases and the last layers
 that fit a limit, too, so what it knows nothing of are the published schemes. Then the answers and
 the references are trained with the same samples in the same order, from the same head, each at the
 rate that is best on samples to judge by, and tested by the task's test samples, which nothing was
@@ -321,8 +320,7 @@ def main() -> None:
     results = []
     for name in arguments.data:
         case = CASES[name]("int8")
-        bench, test = case.bench, case.test
-        task = replace(bench.task, test_samples=None)
+        bench, task, test = case.bench, case.bench.task, case.test
         if arguments.quick:
             task = replace(task, samples=20, test_samples=20)
             bench = replace(bench, training=replace(bench.training, epochs=1))

@@ -50,8 +50,9 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """How a run goes: `epochs` rounds of single samples at a rate that falls from `lr` along half a
-    cosine, by round.
+    """How a run goes: `epochs` rounds of single samples at a rate that rises to `lr` in the first
+    quarter of them and falls from there along half a cosine, by round. Without the rise, layers
+    behind a head that knows nothing yet are often spoilt for good.
     """
 
     epochs: int
@@ -66,7 +67,11 @@ class Training:
 
     def rate(self, epoch: int) -> float:
         """The learning rate of a round."""
-        return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        rising = self.epochs // 4
+        if epoch < rising:
+            return self.lr * (epoch + 1) / (rising + 1)
+        falling = (epoch - rising) / (self.epochs - rising)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * falling))
 
     @property
     def inputs(self) -> dict[str, Any]:
