@@ -11,12 +11,12 @@ them in build/search.
 References are the head alone, the biases of the last k layers, the last layers whole, and for
 MCUNet the five published schemes, with their first channels and with those that the search takes
 for the best. `kilograd search` gets the SRAM of each of them as a limit (arena and state: it runs
-for the host, so that there is no stack), and --curve evenly spaced ones between. As always it tries the biases and the last layers
-that fit a limit, too, so what it knows nothing of are the published schemes. Then the answers and
-the references are trained with the same samples in the same order, from the same head, each at the
-rate that is best on samples to judge by, and tested by the task's test samples, which nothing was
-chosen by: mean and sample standard deviation over the seeds. `more` is found less reference, with
-the standard error of the difference seed by seed.
+for the host, so that there is no stack), and --curve evenly spaced ones between. As always it tries
+the biases and the last layers that fit a limit, too, so what it knows nothing of are the published
+schemes. Then the answers and the references are trained with the same samples in the same order,
+from the same head, each at the rate that is best on samples to judge by, and tested by the task's
+test samples, which nothing was chosen by: mean and sample standard deviation over the seeds. `more`
+is found less reference, with the standard error of the difference seed by seed.
 
 `predicted` is the sum of contributions, `realised` what a scheme gained over the head alone when it
 was trained, on samples to judge by; of all that the search trained.

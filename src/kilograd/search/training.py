@@ -50,13 +50,14 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """How a run goes: `epochs` rounds of single samples at a rate that rises to `lr` in the first
-    quarter of them and falls from there along half a cosine, by round. Without the rise, layers
-    behind a head that knows nothing yet are often spoilt for good.
+    """How a run goes: `epochs` rounds of single samples at a rate that rises to `lr` in a share
+    `rise` of them and falls from there along half a cosine, by round. Without a rise, layers behind
+    a head that knows nothing yet are often spoilt for good.
     """
 
     epochs: int
     lr: float
+    rise: float = 0.25
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
@@ -67,7 +68,7 @@ class Training:
 
     def rate(self, epoch: int) -> float:
         """The learning rate of a round."""
-        rising = self.epochs // 4
+        rising = int(self.epochs * self.rise)
         if epoch < rising:
             return self.lr * (epoch + 1) / (rising + 1)
         falling = (epoch - rising) / (self.epochs - rising)
