@@ -1,7 +1,7 @@
 """Contribution analysis: what training each bias and weight gains, and how well it can be foretold.
 
     python benchmarks/contributions.py [--task digits|faces|spoken|speech] [--seeds N] [--quick]
-        [--channels]
+        [--channels] [--rise SHARE]
 
 In int8, or --precision float32. `digits`, `faces`, `spoken`: the ImageNet MCUNet-5FPS at 48x48 as
 in transfer.py, as many samples and epochs. `speech`: the DS-CNN of speech.py on a speaker whom it
@@ -252,10 +252,13 @@ def main() -> None:
     parser.add_argument("--table", help="contributions measured before, instead of measuring")
     parser.add_argument("--quick", action="store_true", help="nine k and two ratios")
     parser.add_argument("--jobs", type=int, default=JOBS)
+    parser.add_argument("--rise", type=float, help="share of the epochs in which the rate rises")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     chosen = CASES[arguments.task](arguments.precision)
     bench = replace(chosen.bench, jobs=arguments.jobs)
+    if arguments.rise is not None:
+        bench = replace(bench, training=replace(bench.training, rise=arguments.rise))
     chosen = replace(chosen, bench=best_rate(bench, chosen.layers, RATES, arguments.seeds))
     print(f"rate {chosen.bench.training.lr:g}", flush=True)
     start = time.perf_counter()
