@@ -1,7 +1,7 @@
 """Contribution analysis: what training each bias and weight gains, and how well it can be foretold.
 
     python benchmarks/contributions.py [--task digits|faces|spoken|speech] [--seeds N] [--quick]
-        [--channels] [--rise SHARE]
+        [--order first|best] [--channels] [--rise SHARE]
 
 In int8, or --precision float32. `digits`, `faces`, `spoken`: the ImageNet MCUNet-5FPS at 48x48 as
 in transfer.py, as many samples and epochs. `speech`: the DS-CNN of speech.py on a speaker whom it
@@ -16,8 +16,9 @@ scores the layers. The table has rank correlations of each predictor with measur
 weights of all layers, of all (layer, ratio), of the biases between two measured k, and of weights
 and biases together, which is what a selection by predictions needs.
 
---channels asks which input channels to train: for the --layers layers that gain most, the mean gain
-of an eighth of them, those that each predictor puts first, the first ones, and the worst ones.
+--order says which input channels are trained: the first, or those of the best scores. --channels
+asks which ones to train: for the --layers layers that gain most, the mean gain of an eighth of
+them, those that each predictor puts first, the first ones, and the worst ones.
 """
 
 from __future__ import annotations
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--table", help="contributions measured before, instead of measuring")
     parser.add_argument("--quick", action="store_true", help="nine k and two ratios")
     parser.add_argument("--jobs", type=int, default=JOBS)
+    parser.add_argument("--order", choices=("first", "best"), default="first")
     parser.add_argument("--rise", type=float, help="share of the epochs in which the rate rises")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -263,7 +265,11 @@ def main() -> None:
     print(f"rate {chosen.bench.training.lr:g}", flush=True)
     start = time.perf_counter()
     scores, reached = score_layers(chosen.network, chosen.bench, chosen.layers)
-    orders = channel_orders(chosen.network.forward, chosen.layers, scores)
+    orders = (
+        channel_orders(chosen.network.forward, chosen.layers, scores)
+        if arguments.order == "best"
+        else {}
+    )
     print(f"scores in {time.perf_counter() - start:.1f} s, head {reached.accuracy:.3f}", flush=True)
     start = time.perf_counter()
     make = Plan.quick if arguments.quick else Plan.full

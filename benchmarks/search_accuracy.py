@@ -1,7 +1,8 @@
 """Found schemes against hand-made ones at equal SRAM: accuracy, and whether gains add up.
 
     python benchmarks/search_accuracy.py --tables DIRECTORY [--data digits faces spoken speech]
-        [--seeds 3] [--rounds N] [--jobs 2] [--json FILE] [--plots DIRECTORY] [--quick]
+        [--seeds 3] [--rounds N] [--channels first|best] [--jobs 2] [--json FILE]
+        [--plots DIRECTORY] [--quick]
 
 Tasks: `digits`, `faces` and `spoken`, transfer of the pretrained MCUNet-5FPS (transfer.py), and
 `speech`, a DS-CNN that gets to know a new speaker (benchmarks/speech.py, the one whom it knows
@@ -9,14 +10,14 @@ least). The contributions of each are read from DIRECTORY/<task>.json, as contri
 them in build/search.
 
 References are the head alone, the biases of the last k layers, the last layers whole, and for
-MCUNet the five published schemes, with their first channels and with those that the search takes
-for the best. `kilograd search` gets the SRAM of each of them as a limit (arena and state: it runs
-for the host, so that there is no stack), and --curve evenly spaced ones between. As always it tries
-the biases and the last layers that fit a limit, too, so what it knows nothing of are the published
-schemes. Then the answers and the references are trained with the same samples in the same order,
-from the same head, each at the rate that is best on samples to judge by, and tested by the task's
-test samples, which nothing was chosen by: mean and sample standard deviation over the seeds. `more`
-is found less reference, with the standard error of the difference seed by seed.
+MCUNet the five published schemes, with their first channels and with those of the best scores.
+`kilograd search` gets the SRAM of each of them as a limit (arena and state: it runs for the host,
+so that there is no stack), and --curve evenly spaced ones between. As always it tries the biases
+and the last layers that fit a limit, too, so what it knows nothing of are the published schemes.
+Then the answers and the references are trained with the same samples in the same order, from the
+same head, each at the rate that is best on samples to judge by, and tested by the task's test
+samples, which nothing was chosen by: mean and sample standard deviation over the seeds. `more` is
+found less reference, with the standard error of the difference seed by seed.
 
 `predicted` is the sum of contributions, `realised` what a scheme gained over the head alone when it
 was trained, on samples to judge by; of all that the search trained.
@@ -53,9 +54,10 @@ from kilograd.report.drawing import svg
 from kilograd.search.found import Found
 from kilograd.search.measure import Bench
 from kilograd.search.points import biases_only, head_only, last_layers
+from kilograd.search.predict import channel_orders, score_layers
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
-from kilograd.search.search import find, with_ratios
+from kilograd.search.search import CHANNELS, find, with_ratios
 from kilograd.search.table import Contributions, Gain
 from kilograd.update import Spec
 
@@ -146,6 +148,7 @@ def searched(
         test_samples=task.test_samples,
         rounds=arguments.rounds,
         lr=RATES,
+        channels=arguments.channels,
         front=limits,
         time_limit=SECONDS,
         jobs=arguments.jobs,
@@ -214,12 +217,15 @@ def measure(
     }
     tries = [
         (key, kind, limits[key], scheme.spec(case.layers)) for key, (kind, scheme) in named.items()
-    ] + [
+    ]
+    scores, _ = score_layers(case.network, case.bench, case.layers)
+    orders = found.orders or channel_orders(case.network.forward, case.layers, scores)
+    tries += [
         (
             f"{key}, best channels",
             kind,
             limits[key],
-            case.layers.spec(scheme.biases, dict(scheme.weights), found.orders),
+            case.layers.spec(scheme.biases, dict(scheme.weights), orders),
         )
         for key, (kind, scheme) in named.items()
         if kind == "published"
@@ -309,6 +315,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--curve", type=int, default=2, help="budgets between the references")
     parser.add_argument("--rounds", type=int, help="by default those of the search, 6")
+    parser.add_argument("--channels", choices=CHANNELS, default="first")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plots", type=Path)

@@ -25,7 +25,7 @@ def search(
     test_samples: int | None = None,
     rounds: int | None = None,
     lr: float | Sequence[float] | None = None,
-    channels: str = "best",
+    channels: str = "first",
     judge: str = "c",
     front: int | str | Sequence[int | str] = 6,
     time_limit: float = 60.0,
@@ -62,8 +62,8 @@ def search(
         lr: the learning rate at the start of a run, by default the optimiser's; of several, the one
             at which the head alone and the head with all biases do best is taken. The schemes that
             are best by their sums are trained at each of them and at a third of the smallest.
-        channels: "best" trains the input channels with the largest first-order scores, "first"
-            the first.
+        channels: "first" trains the first input channels of a weight, "best" those with the largest
+            first-order scores.
         judge: what runs the samples to judge by: the "c" program, or the operators' references on
             "numpy", "torch" or "torch:cuda".
         front: how many SRAM limits the front of gain against SRAM has, evenly spaced; or the limits

@@ -295,6 +295,7 @@ def test_a_table_serves_another_budget(place, found, tmp_path):
         place / "net.onnx",
         contributions=found.contributions,
         data=blobs(),
+        channels="best",
         store=place / "store",
         **arguments,
     )

@@ -89,8 +89,8 @@ def search(
         ),
     ] = None,
     channels: Annotated[
-        str, typer.Option(help="Which input channels to train: best or first.")
-    ] = "best",
+        str, typer.Option(help="Which input channels to train: first or best.")
+    ] = "first",
     judge: Annotated[str, typer.Option(help="What judges: c, numpy, torch or torch:cuda.")] = "c",
     front: Annotated[
         str,

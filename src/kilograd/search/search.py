@@ -70,7 +70,7 @@ def find(
     test_samples: int | None = None,
     rounds: int | None = None,
     lr: float | Sequence[float] | None = None,
-    channels: str = "best",
+    channels: str = "first",
     predictor: str = PREDICTOR,
     judge: str = "c",
     front: int | str | Sequence[int | str] = FRONT_POINTS,
@@ -183,7 +183,7 @@ def contribute(
     layers: Layers,
     method: str,
     seeds: int,
-    channels: str = "best",
+    channels: str = "first",
     predictor: str = PREDICTOR,
 ) -> tuple[Contributions, Orders, tuple[CostLimit, ...]]:
     """The table of contributions by a method, the order of input channels that it is for, and what
