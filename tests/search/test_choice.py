@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kilograd.search.choice import Chooser, ladder, refined, undominated
+from kilograd.search.choice import Chooser, ladder, refined
 from kilograd.search.correction import Correction, correct
-from kilograd.search.found import Point
+from kilograd.search.found import Point, undominated
 from kilograd.search.limits import Limits
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
