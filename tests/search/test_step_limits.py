@@ -229,7 +229,7 @@ def test_everything_found_keeps_the_limit(place, quantity):
         *(found.best.step_seconds, found.best.step_joules),
     )
     assert f"# A training step takes {found.best.step()}, by estimate." in found.scheme()
-    assert [c.joules for c in found.choices()] == [p.step_joules for p in points]
+    assert [c.joules for c in found.choices()] == [p.step_joules for p in found.ahead]
     search = {key: OPTIONS[key] for key in ("progress", "jobs", "method", "front")}
     auto = kg.compile(
         folder / "net.onnx", device=DEVICE, budget=budget, update="auto", data=blobs(),
