@@ -42,7 +42,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from contributions import CASES, STORE, Case
-from real_data import table
+from real_data import percent, table
 
 from kilograd import zoo
 from kilograd.errors import InputError
@@ -90,7 +90,7 @@ class Tested:
         return float(self.accuracies.std(ddof=1)) if len(self.accuracies) > 1 else 0.0
 
     def told(self) -> str:
-        return f"{100 * self.mean:.1f} ± {100 * self.spread:.1f}"
+        return percent(self.accuracies)
 
     def to_json(self) -> dict[str, Any]:
         return {**self.__dict__, "accuracies": self.accuracies.tolist()}
@@ -233,7 +233,7 @@ def measure(
     specs = [spec for _, _, _, spec in tries]
     rates = best_rates(case.bench, specs, arguments.seeds)
     points = [*{p.scheme: p for p in (*sums.values(), *found.answers.values())}.values()]
-    rates += [point.lr or max(RATES) for point in points]
+    rates += [point.lr for point in points]
     judged = replace(case.bench.task, test=case.test, test_samples=None)
     accuracies = tested(
         replace(case.bench, task=judged),

@@ -61,7 +61,8 @@ def search(
             by these is trained; "measured" 6, "quick" 3, "fast" 0 by default.
         lr: the learning rate at the start of a run, by default the optimiser's; of several, the one
             at which the head alone and the head with all biases do best is taken. The schemes that
-            are best by their sums are trained at each of them and at a third of the smallest.
+            are best by their sums are trained at these and at a third of the smallest, from the
+            largest on until one is worse.
         channels: "first" trains the first input channels of a weight, "best" those with the largest
             first-order scores.
         judge: what runs the samples to judge by: the "c" program, or the operators' references on

@@ -65,6 +65,8 @@ class Training:
             raise InputError(f"epochs={self.epochs}: a search trains for one epoch or more")
         if not 0 < self.lr < math.inf:
             raise InputError(f"lr={self.lr}: a search needs a learning rate above 0")
+        if not 0 <= self.rise <= 1:
+            raise InputError(f"rise={self.rise}: the rate rises in a share of the epochs, 0 to 1")
 
     def rate(self, epoch: int) -> float:
         """The learning rate of a round."""
