@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "frontend": {"transforms"},
     "zoo": {"errors", "update"},
     "summary": {"program", "figures", "planning"},
-    "figures": {"program", "planning"},
+    "invocation": {"program", "devices"},
+    "figures": {"program", "planning", "invocation"},
     "explaining": {"program", "planning"},
     "report": {"program", "figures", "planning", "search"},
     "program": {
