@@ -1,7 +1,7 @@
 """Contribution analysis: what training each bias and weight gains, and how well it can be foretold.
 
     python benchmarks/contributions.py [--task digits|faces|spoken|speech] [--seeds N] [--quick]
-        [--order first|best] [--channels] [--rise SHARE]
+        [--order first|best] [--rise SHARE]
 
 In int8, or --precision float32. `digits`, `faces`, `spoken`: the ImageNet MCUNet-5FPS at 48x48 as
 in transfer.py, as many samples and epochs. `speech`: the DS-CNN of speech.py on a speaker whom it
@@ -16,9 +16,7 @@ scores the layers. The table has rank correlations of each predictor with measur
 weights of all layers, of all (layer, ratio), of the biases between two measured k, and of weights
 and biases together, which is what a selection by predictions needs.
 
---order says which input channels are trained: the first, or those of the best scores. --channels
-asks which ones to train: for the --layers layers that gain most, the mean gain of an eighth of
-them, those that each predictor puts first, the first ones, and the worst ones.
+--order says which input channels are trained: the first, or those of the best scores.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ import numpy as np
 import speech
 import torch
 import transfer
-from real_data import BUILD, Log, Split, data_file, percent, table
+from real_data import BUILD, Log, Split, data_file, table
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 import kilograd as kg
@@ -51,11 +49,8 @@ from kilograd.search.table import Contributions
 from kilograd.search.task import Task, make_task
 from kilograd.search.training import Training
 from kilograd.search.trials import best_rate
-from kilograd.transforms.reorder import ChannelMap
-from kilograd.update import Spec
 
 STORE = BUILD.parent / "search"
-EIGHTH = Fraction(1, 8)
 EPOCHS, RATES, JOBS, JUDGED = 5, (0.003, 0.01), 2, 400
 SPEAKER = 2
 """lucas, whose digits are recognised least before learning (docs/accuracy.md)."""
@@ -209,47 +204,11 @@ def layer_macs(chosen: Case) -> dict[str, int]:
     }
 
 
-def channel_rows(
-    chosen: Case, found: Contributions, scores: dict[str, LayerScore], count: int, seeds: int
-) -> list[list[object]]:
-    """Points gained by an eighth of the input channels of the `count` layers that gain most."""
-    layers, network = chosen.layers, chosen.network
-    channels = ChannelMap(network.forward)
-    movable = [
-        layer
-        for layer in layers.body
-        if not channels.inputs_of(layer.weight.value).fixed and layer.channels >= 16
-    ]
-    movable.sort(key=lambda layer: -found.weights[layer.path, Fraction(1)].mean)
-    ways: dict[str, list[Spec]] = {}
-    for layer in movable[:count]:
-        values = scores[layer.path].channels
-        orders = {f"best by {name}": np.argsort(-values[name]) for name in PREDICTORS}
-        orders["first"] = np.arange(layer.channels)
-        orders["worst by first_order"] = np.argsort(values["first_order"])
-        for way, order in orders.items():
-            spec = layers.spec(
-                layers.biases_from(layer.path),
-                {layer.path: EIGHTH},
-                {layer.path: tuple(map(int, order))},
-            )
-            ways.setdefault(way, []).append(spec)
-    base = [layers.spec(layers.biases_from(layer.path), {}) for layer in movable[:count]]
-    seeds_of = range(seeds)
-    flat = [*base, *(spec for specs in ways.values() for spec in specs)]
-    scored = chosen.bench.scores(flat, seeds_of)
-    accuracy = np.array([[score.accuracy for score in row] for row in scored])
-    over = accuracy[len(base) :].reshape(len(ways), len(base), seeds) - accuracy[: len(base)]
-    return [[way, percent(over[i].mean(axis=0))] for i, way in enumerate(ways)]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="measured and predicted contributions")
     parser.add_argument("--task", choices=CASES, default="digits")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--precision", choices=("float32", "int8"), default="int8")
-    parser.add_argument("--channels", action="store_true", help="which channels to train")
-    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--table", help="contributions measured before, instead of measuring")
     parser.add_argument("--quick", action="store_true", help="nine k and two ratios")
     parser.add_argument("--jobs", type=int, default=JOBS)
@@ -287,9 +246,6 @@ def main() -> None:
         *("biases: Spearman", "both: Spearman", "Kendall", "Pearson"),
     )
     print(table(header, correlations(found, chosen, scores, orders, reached.loss)), flush=True)
-    if arguments.channels:
-        rows = channel_rows(chosen, found, scores, arguments.layers, arguments.seeds)
-        print(table(("channels", "points over the biases"), rows))
 
 
 if __name__ == "__main__":

@@ -106,11 +106,19 @@ def references(name: str, model: ResourceModel) -> dict[str, tuple[str, Scheme]]
     for k in (1, 2, 4):
         if k < count:
             found[f"last {k}"] = ("last layers", last_layers(model, k))
-    for scheme in zoo.schemes() if name != "speech" else ():
+    for label, scheme in published(layers).items() if name != "speech" else ():
+        found[f"published {label}"] = ("published", scheme)
+    return found
+
+
+def published(layers: Sequence[str]) -> dict[str, Scheme]:
+    """The published schemes of MCUNet-5FPS by label; `layers` are its paths."""
+    found = {}
+    for scheme in zoo.schemes():
         if scheme.network == "mcunet-5fps":
             weights = {layers[place]: ratio for place, ratio in scheme.weights.items() if ratio}
-            deep = max(scheme.biases, *(count - layers.index(path) for path in weights))
-            found[f"published {scheme.label}"] = ("published", Scheme.of(deep, weights))
+            deep = max(scheme.biases, *(len(layers) - layers.index(path) for path in weights))
+            found[scheme.label] = Scheme.of(deep, weights)
     return found
 
 
@@ -156,12 +164,15 @@ def searched(
     )
 
 
-def best_rates(bench: Bench, specs: Sequence[Spec], seeds: int) -> list[float]:
-    """For each the rate at which it is judged best."""
+def at_best_rates(
+    bench: Bench, specs: Sequence[Spec], seeds: int
+) -> tuple[list[float], np.ndarray]:
+    """For each the rate at which it is judged best, and its accuracies there [specs, seeds]."""
     rates = (min(RATES) / 3, *RATES)
     scores = [bench.at(rate).scores(specs, range(seeds)) for rate in rates]
-    means = np.array([[np.mean([s.accuracy for s in row]) for row in rows] for rows in scores])
-    return [rates[index] for index in means.argmax(axis=0)]
+    judged = np.array([[[score.accuracy for score in row] for row in rows] for rows in scores])
+    best = judged.mean(axis=2).argmax(axis=0)
+    return [rates[index] for index in best], judged[best, np.arange(len(specs))]
 
 
 def tested(bench: Bench, specs: Sequence[Spec], rates: Sequence[float], seeds: int) -> np.ndarray:
@@ -231,7 +242,7 @@ def measure(
         if kind == "published"
     ]
     specs = [spec for _, _, _, spec in tries]
-    rates = best_rates(case.bench, specs, arguments.seeds)
+    rates, _ = at_best_rates(case.bench, specs, arguments.seeds)
     points = [*{p.scheme: p for p in (*sums.values(), *found.answers.values())}.values()]
     rates += [point.lr for point in points]
     judged = replace(case.bench.task, test=case.test, test_samples=None)

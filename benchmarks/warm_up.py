@@ -14,9 +14,7 @@ from dataclasses import replace
 import torch
 from contributions import CASES
 from real_data import percent, table
-from search_accuracy import RATES, references
-
-from kilograd.search.resources import ResourceModel
+from search_accuracy import RATES, published
 
 RISES = (0.0, 0.125, 0.25)
 
@@ -31,9 +29,7 @@ def main() -> None:
     torch.set_num_threads(1)
     case = CASES[arguments.task]("int8")
     named = {
-        key.removeprefix("published "): scheme.spec(case.layers)
-        for key, (kind, scheme) in references(arguments.task, ResourceModel(case.network)).items()
-        if kind == "published"
+        label: scheme.spec(case.layers) for label, scheme in published(case.layers.paths).items()
     }
     labels = arguments.schemes or list(named)
     rows = []

@@ -103,6 +103,9 @@ def test_scores_are_those_of_pytorch(name):
         )
         np.testing.assert_allclose(ours.channels["fisher"], fisher_in / (2 * len(x)), **close)
         np.testing.assert_allclose(ours.layer["fisher"], fisher_out.sum() / (2 * len(x)), **close)
+        np.testing.assert_allclose(
+            ours.channels["magnitude"], np.sqrt(np.square(weight).sum(axis=axes)), **close
+        )
         np.testing.assert_allclose(ours.bias["first_order"], np.square(d_bias).sum(), **close)
         np.testing.assert_allclose(ours.bias["taylor"], np.abs(bias * d_bias).sum(), **close)
 

@@ -8,6 +8,9 @@ With a loss L_n of sample n and its mean L, for the weight w of a layer with inp
     fisher          1/(2N) sum over n of (sum over pixels of a dL_n/da)^2, summed over the output
                     channels of the layer (Kwon et al., "TinyTrain", ICML 2024; Turner et al.,
                     "BlockSwap", ICLR 2020); for input channels the same of x, as read by this layer
+    magnitude       the Euclidean norm of w by input channel, which needs no data: what the released
+                    training of the Tiny Training Engine chooses channels by, there of int8 weights
+                    (`weight_select_criteria: magnitude+` of mit-han-lab/tiny-training)
 
 The graph is kilograd's own, differentiated at compile time and executed by the interpreter on
 batches, so the predictors work for every front end, with the gradients that the device computes,
@@ -30,7 +33,7 @@ from kilograd.search.task import Split
 from kilograd.transforms.differentiate import sensitivities
 from kilograd.transforms.ports import Ports
 
-PREDICTORS = ("first_order", "taylor", "fisher")
+PREDICTORS = ("first_order", "taylor", "fisher", "magnitude")
 BATCH = 16
 
 
@@ -155,6 +158,7 @@ class _Sums:
                 "first_order": np.square(gradient).sum(axis=others),
                 "taylor": np.abs(array * gradient).sum(axis=others),
                 "fisher": _by_group(inputs, weight.type.shape[axis]),
+                "magnitude": np.sqrt(np.square(array).sum(axis=others)),
             }
             whole = {name: float(values.sum()) for name, values in channels.items()}
             whole["fisher"] = float(outputs.sum())
@@ -166,6 +170,7 @@ class _Sums:
                     "first_order": float(np.square(gradient).sum()),
                     "taylor": float(np.abs(array * gradient).sum()),
                     "fisher": float(outputs.sum()),
+                    "magnitude": float(np.sqrt(np.square(array).sum())),
                 }
             scores[layer.path] = LayerScore(channels, whole, bias)
         return scores
