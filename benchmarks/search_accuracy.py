@@ -10,7 +10,8 @@ least). The contributions of each are read from DIRECTORY/<task>.json, as contri
 them in build/search.
 
 References are the head alone, the biases of the last k layers, the last layers whole, and for
-MCUNet the five published schemes, with their first channels and with those of the best scores.
+MCUNet the five published schemes, with their first channels and with those of the largest weights,
+which their release trains.
 `kilograd search` gets the SRAM of each of them as a limit (arena and state: it runs for the host,
 so that there is no stack), and --curve evenly spaced ones between. As always it tries the biases
 and the last layers that fit a limit, too, so what it knows nothing of are the published schemes.
@@ -230,10 +231,10 @@ def measure(
         (key, kind, limits[key], scheme.spec(case.layers)) for key, (kind, scheme) in named.items()
     ]
     scores, _ = score_layers(case.network, case.bench, case.layers)
-    orders = found.orders or channel_orders(case.network.forward, case.layers, scores)
+    orders = channel_orders(case.network.forward, case.layers, scores, "magnitude")
     tries += [
         (
-            f"{key}, best channels",
+            f"{key}, largest channels",
             kind,
             limits[key],
             case.layers.spec(scheme.biases, dict(scheme.weights), orders),
