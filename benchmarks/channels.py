@@ -41,7 +41,7 @@ def schemes(task: str, case: Case, labels: list[str] | None) -> dict[str, Scheme
 
 def ways(case: Case) -> dict[str, Orders]:
     """Orders of channels."""
-    scores, _ = score_layers(case.network, case.bench, case.layers)
+    scores = score_layers(case.network, case.bench, case.layers)
     graph = case.network.forward
     found: dict[str, Orders] = {"first": {}}
     for name in PREDICTORS:

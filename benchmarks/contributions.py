@@ -35,14 +35,14 @@ import speech
 import torch
 import transfer
 from real_data import BUILD, Log, Split, data_file, table
-from scipy.stats import kendalltau, pearsonr, spearmanr
+from scipy.stats import pearsonr, spearmanr
 
 import kilograd as kg
 from kilograd import zoo
 from kilograd.compiler import Prepared, prepare
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import Bench, Plan, measure
-from kilograd.search.predict import bounded, channel_orders, score_layers
+from kilograd.search.predict import channel_orders, predicted, score_layers
 from kilograd.search.scores import PREDICTORS, LayerScore
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions
@@ -129,68 +129,56 @@ CASES: dict[str, Callable[[str], Case]] = {
 
 
 def correlations(
-    found: Contributions,
-    chosen: Case,
-    scores: dict[str, LayerScore],
-    orders: Orders,
-    loss: float,
+    found: Contributions, chosen: Case, scores: dict[str, LayerScore], orders: Orders
 ) -> list[list[object]]:
-    """A row a predictor and form: as it is, its root, and divided by the weights and the
-    multiply-accumulates of the layer as TinyTrain does (biases by the latter alone).
+    """A row a predictor; scores also divided by the weights and the multiply-accumulates of the
+    layer, as TinyTrain does (biases by the latter alone).
     """
     layers = {layer.path: layer for layer in chosen.layers.body}
-    unit = chosen.bench.rates / loss
     macs, sizes = layer_macs(chosen), {p: c.weight.value.type.size for p, c in layers.items()}
     pairs, ks = list(found.weights), sorted(found.biases)
     whole = [path for path in layers if (path, Fraction(1)) in found.weights]
-    gains = [found.weights[path, Fraction(1)].mean for path in whole]
-    pair_gains = [found.weights[pair].mean for pair in pairs]
     steps = [
         (chosen.layers.paths[len(layers) - high : len(layers) - low], high, low)
         for low, high in pairwise(ks)
     ]
-    bias_gains = [found.biases[high].mean - found.biases[low].mean for _, high, low in steps]
-    rows = []
-    forms = ("", "root of ", "per weight and MAC: ", "bounded ")
-    for predictor, form in product(PREDICTORS, forms):
-        if form == "bounded " and predictor != "first_order":
-            continue  # a decrease of the loss is what only this one is
-
-        def of_weight(path: str, share: float = 1.0) -> float:
-            score = scores[path].layer[predictor] * share  # noqa: B023
-            if form == "root of ":  # noqa: B023
-                return float(np.sqrt(score))
-            if form == "bounded ":  # noqa: B023
-                return bounded(unit * score)
-            return score / (sizes[path] * macs[path]) if form else score  # noqa: B023
-
-        def of_biases(paths: Sequence[str]) -> float:
-            total = sum(scores[path].bias[predictor] for path in paths)  # noqa: B023
-            if form == "root of ":  # noqa: B023
-                return float(np.sqrt(total))
-            if form == "bounded ":  # noqa: B023
-                return bounded(unit * total)
-            return total / sum(macs[path] for path in paths) if form else total  # noqa: B023
-
-        by_layer = [of_weight(path) for path in whole]
-        by_pair = []
+    start = time.perf_counter()
+    foretold = predicted(chosen.network, chosen.bench, chosen.layers, name="", orders=orders)
+    print(f"kernel in {time.perf_counter() - start:.1f} s", flush=True)
+    tables = {"kernel": ([foretold.weights[pair].mean for pair in pairs], bias_steps(foretold, ks))}
+    for predictor, form in product(PREDICTORS, ("", "per weight and MAC: ")):
+        by_pair, by_bias = [], []
         for path, ratio in pairs:
             values = scores[path].channels[predictor]
             order = list(orders.get(path, range(len(values))))[: layers[path].count(ratio)]
-            by_pair.append(of_weight(path, values[order].sum() / max(values.sum(), 1e-300)))
-        by_bias = [of_biases(paths) for paths, _, _ in steps]
-        both, both_gains = [*by_layer, *by_bias], [*gains, *bias_gains]
+            share = values[order].sum() / max(values.sum(), 1e-300)
+            score = scores[path].layer[predictor] * share
+            by_pair.append(score / (sizes[path] * macs[path]) if form else score)
+        for paths, _, _ in steps:
+            total = sum(scores[path].bias[predictor] for path in paths)
+            by_bias.append(total / sum(macs[path] for path in paths) if form else total)
+        tables[form + predictor] = (by_pair, by_bias)
+    gains, more = [found.weights[pair].mean for pair in pairs], bias_steps(found, ks)
+    is_whole = [pairs.index((path, Fraction(1))) for path in whole]
+    rows: list[list[object]] = []
+    for name, (by_pair, by_bias) in tables.items():
+        by_layer, of_layer = np.array(by_pair)[is_whole], np.array(gains)[is_whole]
+        both, both_gains = [*by_pair, *by_bias], [*gains, *more]
         statistics = (
-            spearmanr(by_layer, gains).statistic,
-            kendalltau(by_layer, gains).statistic,
-            spearmanr(by_pair, pair_gains).statistic,
-            spearmanr(by_bias, bias_gains).statistic,
+            spearmanr(by_layer, of_layer).statistic,
+            spearmanr(by_pair, gains).statistic,
+            pearsonr(by_pair, gains).statistic,
+            spearmanr(by_bias, more).statistic,
             spearmanr(both, both_gains).statistic,
-            kendalltau(both, both_gains).statistic,
             pearsonr(both, both_gains).statistic,
         )
-        rows.append([form + predictor, *(f"{value:+.2f}" for value in statistics)])
+        rows.append([name, *(f"{value:+.2f}" for value in statistics)])
     return rows
+
+
+def bias_steps(table: Contributions, ks: Sequence[int]) -> list[float]:
+    """What each step from one k to the next gains."""
+    return [table.biases[high].mean - table.biases[low].mean for low, high in pairwise(ks)]
 
 
 def layer_macs(chosen: Case) -> dict[str, int]:
@@ -223,13 +211,13 @@ def main() -> None:
     chosen = replace(chosen, bench=best_rate(bench, chosen.layers, RATES, arguments.seeds))
     print(f"rate {chosen.bench.training.lr:g}", flush=True)
     start = time.perf_counter()
-    scores, reached = score_layers(chosen.network, chosen.bench, chosen.layers)
+    scores = score_layers(chosen.network, chosen.bench, chosen.layers)
     orders = (
         channel_orders(chosen.network.forward, chosen.layers, scores)
         if arguments.order == "best"
         else {}
     )
-    print(f"scores in {time.perf_counter() - start:.1f} s, head {reached.accuracy:.3f}", flush=True)
+    print(f"scores in {time.perf_counter() - start:.1f} s", flush=True)
     start = time.perf_counter()
     make = Plan.quick if arguments.quick else Plan.full
     plan = make(chosen.layers, arguments.seeds)
@@ -242,10 +230,10 @@ def main() -> None:
     STORE.mkdir(parents=True, exist_ok=True)
     found.save(STORE / f"{arguments.task}.json")
     header = (
-        *("predictor", "weights: Spearman", "Kendall", "and ratios: Spearman"),
-        *("biases: Spearman", "both: Spearman", "Kendall", "Pearson"),
+        *("predictor", "weights: Spearman", "and ratios: Spearman", "Pearson", "biases: Spearman"),
+        *("both: Spearman", "Pearson"),
     )
-    print(table(header, correlations(found, chosen, scores, orders, reached.loss)), flush=True)
+    print(table(header, correlations(found, chosen, scores, orders)), flush=True)
 
 
 if __name__ == "__main__":

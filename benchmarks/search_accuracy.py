@@ -230,7 +230,7 @@ def measure(
     tries = [
         (key, kind, limits[key], scheme.spec(case.layers)) for key, (kind, scheme) in named.items()
     ]
-    scores, _ = score_layers(case.network, case.bench, case.layers)
+    scores = score_layers(case.network, case.bench, case.layers)
     orders = channel_orders(case.network.forward, case.layers, scores, "magnitude")
     tries += [
         (

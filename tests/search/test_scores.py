@@ -13,20 +13,10 @@ from kilograd import zoo
 from kilograd.compiler import prepare
 from kilograd.options import Loss
 from kilograd.search.layers import layers_of
-from kilograd.search.predict import (
-    PREDICTOR,
-    bounded,
-    channel_orders,
-    predicted,
-    reach_limit,
-    score_layers,
-)
-from kilograd.search.scheme import Scheme
+from kilograd.search.predict import PREDICTOR, channel_orders
 from kilograd.search.scores import score
-from kilograd.search.store import Score
 from kilograd.transforms.reorder import to_front
 from kilograd.transforms.select import named_channels
-from tests.search.networks import bench
 
 NETWORKS = {
     "resnet8": ({"num_classes": 4}, ["blocks.0.conv2.0", "blocks.1.skip", "blocks.2.conv1.0"]),
@@ -131,47 +121,3 @@ def test_layers_that_read_the_same_channels_share_an_order():
         orders,
     )
     to_front(network.forward, named_channels(network.forward, spec))
-
-
-def test_predictions_follow_from_scores(tmp_path):
-    network, layers, place = bench(tmp_path)
-    scores, reached = score_layers(network, place, layers)
-    assert 0 < reached.accuracy < 1
-    orders = channel_orders(network.forward, layers, scores)
-    rates = place.rates
-    assert rates == pytest.approx(len(place.task.draw(0)[0][0]) * 0.05 * (1 + 0.5))
-    found = predicted(layers, scores, reached, rates=rates, name="net", orders=orders)
-    assert found.method == "fast" and found.head.mean == reached.accuracy
-    most, unit = 1 - reached.accuracy, rates / reached.loss
-    by_hand = np.sort(scores["fc1"].channels["first_order"])[::-1]
-    for ratio in (Fraction(1, 4), Fraction(1, 2), Fraction(1)):
-        x = unit * by_hand[: layers.body[1].count(ratio)].sum()
-        expected = most * max(x - x * x / 4, -1)
-        assert found.weights["fc1", ratio].mean == pytest.approx(expected)
-    x = unit * sum(scores[path].bias["first_order"] for path in layers.paths)
-    assert found.biases[2].mean == pytest.approx(most * max(x - x * x / 4, -1))
-
-
-def test_all_that_a_scheme_trains_is_within_reach(tmp_path):
-    network, layers, place = bench(tmp_path)
-    scores, reached = score_layers(network, place, layers)
-    limit = reach_limit(layers, scores, reached, place.rates, {})
-    scheme = Scheme.of(2, {"fc0": Fraction(1), "fc1": Fraction(1, 2)})
-    whole = scores["fc0"].channels["first_order"].sum()
-    half = scores["fc1"].channels["first_order"][: layers.body[1].count(Fraction(1, 2))].sum()
-    biases = sum(scores[path].bias["first_order"] for path in layers.paths)
-    x = place.rates / reached.loss * (whole + half + biases)
-    assert limit.row.value(scheme) == pytest.approx(1e6 * x, rel=1e-4)
-    assert limit.most == 2e6 and limit.row.value(Scheme(0)) == 0
-
-
-def test_steps_that_are_too_long_are_no_gain():
-    assert bounded(0) == 0 and bounded(2) == 1 and bounded(4) == 0 and bounded(100) == -1
-    assert 0 < bounded(0.5) < bounded(1.5) and bounded(6) < 0
-
-
-def test_a_network_that_knows_everything_has_nothing_to_gain(tmp_path):
-    network, layers, place = bench(tmp_path)
-    scores, _ = score_layers(network, place, layers)
-    found = predicted(layers, scores, Score(1.0, 0.0), rates=1.0, name="net", orders={})
-    assert all(gain.mean == 0 for gain in found.weights.values())

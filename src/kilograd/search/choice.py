@@ -51,6 +51,11 @@ class Chooser:
         chosen = select(table, self.model, self.limits, seconds=self.seconds)
         return self._point(chosen.scheme, table, 0.0 if chosen.proven else chosen.gap, "found")
 
+    def foretold(self, foretold: Contributions, table: Contributions) -> Point:
+        """The scheme of the largest sum of foretold contributions."""
+        best = self.best(foretold)
+        return replace(best, gain=best.scheme.gain(table), gap=0.0, kind="foretold")
+
     def beside(
         self, trained: Iterable[Point], known: Collection[Scheme], table: Contributions
     ) -> Point | None:

@@ -32,8 +32,8 @@ class Point:
     gain a better scheme could exceed it, 0 where it is proven the best. `realised`: the gain over
     the head alone when the scheme is trained, at the rate `lr` that is best for it, None without
     data; contributions are summed as if they were independent. `kind`: "found" by its sum,
-    "refined" by the sum of contributions that trainings corrected, or one that people write by
-    hand, "biases" or "last layers".
+    "refined" by the sum of contributions that trainings corrected, "foretold" by the sum of those
+    that the tangent kernel foretells, or one that people write by hand, "biases" or "last layers".
     """
 
     biases: int
@@ -67,6 +67,8 @@ class Point:
         """How good its sum of contributions is, or where it is from."""
         if self.kind == "refined":
             return "chosen by corrected contributions"
+        if self.kind == "foretold":
+            return "chosen by foretold contributions"
         if self.kind != "found":
             return f"written by hand: {self.kind}"
         return "proven best" if self.proven else f"at most {100 * self.gap:.1f} points more"
@@ -108,13 +110,14 @@ class Found:
 
     `front`: the schemes with the largest sums of contributions at several limits up to those given,
     by SRAM; `by_hand`: at each limit that was asked for the biases of the last layers, and the last
-    layers whole, as far as they fit; `refined`: schemes found by contributions that trainings
-    corrected; `best`: of those that gained most the one that does so with more seeds, or without
-    data the largest sum; `answers` the same at every SRAM limit that was asked for, by bytes,
-    ascending, with `best` at the largest; `spec`: what `kilograd.compile(update=...)` takes for it;
-    `contributions` the table that they were chosen by; `orders` the input channels of layers, best
-    first, of which a scheme trains the first. `seconds` is how long contributions took, how long
-    selection, and how long trainings with what they led to.
+    layers whole, as far as they fit; `foretold`: at each such limit the largest sum of foretold
+    contributions; `refined`: schemes found by contributions that trainings corrected; `best`: of
+    those that gained most the one that does so with more seeds, or without data the largest sum;
+    `answers` the same at every SRAM limit that was asked for, by bytes, ascending, with `best` at
+    the largest; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table
+    that they were chosen by; `orders` the input channels of layers, best first, of which a scheme
+    trains the first. `seconds` is how long contributions took, how long selection, and how long
+    trainings with what they led to.
     """
 
     network: str
@@ -125,16 +128,16 @@ class Found:
     front: tuple[Point, ...]
     answers: Mapping[int, Point] = field(default_factory=dict)
     by_hand: tuple[Point, ...] = ()
+    foretold: tuple[Point, ...] = ()
     refined: tuple[Point, ...] = ()
     orders: Orders = field(default_factory=dict)
     seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """The front, what was refined, and what is written by hand, by SRAM."""
-        return tuple(
-            sorted((*self.front, *self.refined, *self.by_hand), key=lambda p: p.sram_bytes)
-        )
+        """The front, what was foretold and refined, and what is written by hand, by SRAM."""
+        points = (*self.front, *self.foretold, *self.refined, *self.by_hand)
+        return tuple(sorted(points, key=lambda p: p.sram_bytes))
 
     @property
     def ahead(self) -> tuple[Point, ...]:
@@ -270,6 +273,7 @@ class Found:
                 for limit, point in self.answers.items()
             ],
             "front": [point.to_json() for point in self.front],
+            "foretold": [point.to_json() for point in self.foretold],
             "refined": [point.to_json() for point in self.refined],
             "by_hand": [point.to_json() for point in self.by_hand],
             "contributions": json.loads(self.contributions.to_json()),

@@ -84,11 +84,11 @@ class Bench:
     """What judges: the "c" program, or as `evaluate.outputs` says."""
 
     @property
-    def rates(self) -> float:
-        """The sum of the learning rates of all steps of a run."""
+    def rates(self) -> np.ndarray:
+        """The learning rates of all steps of a run."""
         (x, _), _ = self.task.draw(0)
         epochs = range(self.training.epochs)
-        return len(x) * sum(self.training.rate(epoch) for epoch in epochs)
+        return np.repeat([self.training.rate(epoch) for epoch in epochs], len(x))
 
     def at(self, lr: float) -> Bench:
         """The same with another learning rate."""

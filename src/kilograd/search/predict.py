@@ -1,36 +1,39 @@
 """Contributions without trainings of their own, and which channels to train.
 
 Only the head is trained, with the compiled program, because the derivatives behind an untrained
-head say little; then one pass over the data scores layers and channels (`scores`).
+head say little; then one pass over the data scores channels (`scores`), or foretells gains
+(`kernel`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
+from dataclasses import dataclass
+from itertools import product
 from typing import Protocol
 
 import numpy as np
 
 from kilograd.ir import Graph
 from kilograd.options import Loss
+from kilograd.search.kernel import tangent_kernel
 from kilograd.search.layers import Layers, Orders, layers_of
-from kilograd.search.limits import CostLimit
 from kilograd.search.measure import RATIOS, Bench, gain
-from kilograd.search.rows import Row
+from kilograd.search.scheme import Scheme
 from kilograd.search.scores import LayerScore, score
 from kilograd.search.store import Score
 from kilograd.search.table import Contributions, Gain
+from kilograd.search.task import Split
 from kilograd.search.training import trial
 from kilograd.transforms.ports import Ports
 from kilograd.transforms.reorder import ChannelMap
 from kilograd.transforms.select import parameters
 
 PREDICTOR = "first_order"
-"""What orders channels, and what `predicted` bounds; benchmarks/contributions.py compares."""
+"""What orders channels; benchmarks/channels.py compares."""
 
-PASS_SAMPLES = 256
-"""How many samples the pass takes at most."""
+PASS_SAMPLES = 128
+"""How many samples a pass takes at most."""
 
 
 class Differentiable(Protocol):
@@ -49,12 +52,19 @@ class Differentiable(Protocol):
         """What is minimised."""
 
 
-def score_layers(
-    network: Differentiable, bench: Bench, layers: Layers, seed: int = 0
-) -> tuple[dict[str, LayerScore], Score]:
-    """The scores of all layers by path, behind a head trained with `seed`, and what this head came
-    to.
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A network whose head was trained: its `parameters` by name, the samples that it learned from,
+    at most `PASS_SAMPLES`, and what it came to.
     """
+
+    parameters: Mapping[str, np.ndarray]
+    split: Split
+    reached: Score
+
+
+def train_head(network: Differentiable, bench: Bench, layers: Layers, seed: int = 0) -> Trained:
+    """The network with its head trained with `seed`."""
     session = bench.trainer.session(layers.spec(0, {}))
     reached = trial(session, bench.task, bench.training, seed)
     (x, y), _ = bench.task.draw(seed)
@@ -65,9 +75,14 @@ def score_layers(
         origin = graph.constants[parameter.value].origin
         if parameter.name in learned and origin is not None:
             heads[parameter.value.name] = origin.to_program(learned[parameter.name])
-    split = (x[:PASS_SAMPLES], y[:PASS_SAMPLES])
+    return Trained(heads, (x[:PASS_SAMPLES], y[:PASS_SAMPLES]), reached)
+
+
+def score_layers(network: Differentiable, bench: Bench, layers: Layers) -> dict[str, LayerScore]:
+    """The scores of all layers by path, behind a trained head."""
+    head, graph = train_head(network, bench, layers), network.folded
     body = _in_graph(layers, graph)
-    return score(graph, network.ports, network.loss, body, split, heads), reached
+    return score(graph, network.ports, network.loss, body, head.split, head.parameters)
 
 
 def _in_graph(layers: Layers, graph: Graph) -> Layers:
@@ -99,70 +114,40 @@ def channel_orders(
     return orders
 
 
-def bounded(decrease: float) -> float:
-    """The share of a loss that training removes, from the decrease x that its gradient promises.
-
-    x is in units of the loss: the rates of all steps times the squared norm of the gradient, over
-    the loss. Along the gradient the loss falls by x - x^2 / (4 c), c being the share of the loss
-    that could be removed at best. No loss is negative, so c is at most 1, and 1 is taken: best at
-    x = 2, no gain at x = 4, and harm beyond, where steps are too long for the layer; -1 at worst.
-    """
-    return max(decrease - decrease**2 / 4, -1.0)
-
-
-def reach_limit(
-    layers: Layers, scores: Mapping[str, LayerScore], reached: Score, rates: float, orders: Orders
-) -> CostLimit:
-    """No more than x = 2 of `bounded` for everything that a scheme trains, together: layers that
-    each bear the rate overshoot when they all move at once. Counted in millionths.
-    """
-    unit = 1e6 * rates / max(reached.loss, 1e-9)
-    biases = [scores[layer.path].bias[PREDICTOR] for layer in reversed(layers.body)]
-    base = tuple(round(unit * float(x)) for x in np.concatenate([[0.0], np.cumsum(biases)]))
-    options = {}
-    for layer in layers.body:
-        channels = scores[layer.path].channels[PREDICTOR]
-        order = orders.get(layer.path, tuple(range(len(channels))))
-        for ratio in RATIOS:
-            trained = list(order[: layer.count(ratio)])
-            options[layer.path, ratio] = round(unit * float(channels[trained].sum()))
-    return CostLimit(Row("promised decrease", base, options), 2e6, "millionths of the loss")
-
-
 def predicted(
-    layers: Layers,
-    scores: Mapping[str, LayerScore],
-    reached: Score,
-    *,
-    rates: float,
-    name: str,
-    orders: Orders,
+    network: Differentiable, bench: Bench, layers: Layers, *, name: str, orders: Orders
 ) -> Contributions:
-    """First-order scores as a table of contributions: `bounded` shares of what there is to gain
-    over the head, from its accuracy to 1. `runs` is 0, for nothing was measured.
-
-    `rates` is the sum of the learning rates of all steps of a run.
+    """Gains foretold by the tangent kernel behind a trained head as a table of contributions. Each
+    is a share of what there is to gain over the head, from its accuracy to 1. `runs` is 0, for
+    nothing was measured.
     """
-    unit = rates / max(reached.loss, 1e-9)
-    most = 1 - reached.accuracy
+    head, graph = train_head(network, bench, layers), network.folded
+    kernel = tangent_kernel(
+        graph,
+        network.ports,
+        network.loss,
+        _in_graph(layers, graph),
+        head.split,
+        ratios=RATIOS,
+        parameters=head.parameters,
+        orders=orders,
+    )
+    reached = head.reached.accuracy
+    by_k = [kernel.gain(kernel.of(Scheme(k)), bench.rates) for k in range(len(layers.body) + 1)]
 
-    def gain_of(score: float) -> Gain:
-        return Gain(most * bounded(unit * score), 0.0, 0)
+    def gain_of(more: float) -> Gain:
+        return Gain((1 - reached) * more, 0.0, 0)
 
-    biases = [scores[layer.path].bias[PREDICTOR] for layer in reversed(layers.body)]
-    by_k = np.concatenate([[0.0], np.cumsum(biases)])
-    weights: dict[tuple[str, Fraction], Gain] = {}
-    for layer in layers.body:
-        channels = scores[layer.path].channels[PREDICTOR]
-        order = orders.get(layer.path, tuple(range(len(channels))))
-        for ratio in RATIOS:
-            trained = list(order[: layer.count(ratio)])
-            weights[layer.path, ratio] = gain_of(float(channels[trained].sum()))
+    weights = {}
+    for path, ratio in product(layers.paths, RATIOS):
+        k = layers.biases_from(path)
+        whole = kernel.gain(kernel.of(Scheme.of(k, {path: ratio})), bench.rates)
+        weights[path, ratio] = gain_of(whole - by_k[k])
     return Contributions(
         network=name,
         layers=layers.paths,
-        head=gain(np.array([reached.accuracy])),
-        biases={k: gain_of(float(value)) for k, value in enumerate(by_k)},
+        head=gain(np.array([reached])),
+        biases={k: gain_of(each - by_k[0]) for k, each in enumerate(by_k)},
         weights=weights,
         method="fast",
     )

@@ -72,12 +72,8 @@ def score(
         if layer.bias is not None:
             wanted.append(layer.bias.value)
     wanted = list(dict.fromkeys(wanted))
-    known = {name: np.asarray(array, np.float32) for name, array in (parameters or {}).items()}
-    constants = {
-        value: replace(tensor, array=known.get(value.name, tensor.array))
-        for value, tensor in split_graph.constants.items()
-    }
-    derivatives = sensitivities(replace(split_graph, constants=constants), loss, wanted, ports)
+    trained = with_parameters(split_graph, parameters or {})
+    derivatives = sensitivities(trained, loss, wanted, ports)
     sums = _Sums(derivatives, wanted, layers, entries)
     x, y = ports.inputs[0].to_program(split[0]), split[1]
     source, target = (value.name for value in derivatives.inputs[:2])
@@ -87,6 +83,16 @@ def score(
         feed = {source: x[start:stop].astype(dtype), target: y[start:stop].astype(np.int32)}
         sums.add(feed)
     return sums.result(len(x))
+
+
+def with_parameters(graph: Graph, parameters: Mapping[str, np.ndarray]) -> Graph:
+    """The graph with other constants, by their names in it."""
+    known = {name: np.asarray(array, np.float32) for name, array in parameters.items()}
+    constants = {
+        value: replace(tensor, array=known.get(value.name, tensor.array))
+        for value, tensor in graph.constants.items()
+    }
+    return replace(graph, constants=constants)
 
 
 def _split_inputs(graph: Graph, layers: Layers) -> tuple[Graph, dict[str, Node]]:

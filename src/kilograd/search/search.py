@@ -16,14 +16,13 @@ from kilograd.search.asked import check_front, front_of, limits_of
 from kilograd.search.choice import FRONT_POINTS, Chooser, ladder
 from kilograd.search.found import Found, Point, undominated
 from kilograd.search.layers import Layers, Orders, layers_of
-from kilograd.search.limits import CostLimit, Limits
+from kilograd.search.limits import Limits
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
 from kilograd.search.network import Network
 from kilograd.search.predict import (
     PREDICTOR,
     channel_orders,
     predicted,
-    reach_limit,
     score_layers,
 )
 from kilograd.search.resources import ResourceModel
@@ -98,7 +97,7 @@ def find(
         check_front(asked, limits, least)
     select_by = partial(_selected, network, layers, limits, asked, time_limit)
     if contributions is not None and task is None:
-        return select_by(contributions, {}, (), 0.0)[0]
+        return select_by(contributions, contributions, {}, 0.0)[0]
     assert task is not None
     rates = _rates(network, lr)
     bench = Bench(
@@ -114,18 +113,17 @@ def find(
     start = time.perf_counter()
     if len(rates) > 1:
         bench = best_rate(bench, layers, rates, effort.seeds)
-    costs: tuple[CostLimit, ...] = ()
+    orders: Orders = {}
+    if channels == "best":
+        scores = score_layers(network, bench, layers)
+        orders = channel_orders(network.forward, layers, scores, predictor)
+    foretold = predicted(network, bench, layers, name=network.name, orders=orders)
     if contributions is None:
-        contributions, orders, costs = contribute(
-            network, bench, layers, method, effort.seeds, channels, predictor
-        )
-    else:
-        orders = {}
-        if channels == "best":
-            scores, _ = score_layers(network, bench, layers)
-            orders = channel_orders(network.forward, layers, scores, predictor)
+        contributions = foretold
+        if method != "fast":
+            contributions = contribute(network, bench, layers, method, effort.seeds, orders)
     taken = time.perf_counter() - start
-    found, choosers = select_by(contributions, orders, costs, taken)
+    found, choosers = select_by(contributions, foretold, orders, taken)
     return trained(bench, found, choosers, effort.seeds, rates, effort.rounds)
 
 
@@ -136,15 +134,15 @@ def _selected(
     front: int | Sequence[int],
     time_limit: float,
     contributions: Contributions,
+    foretold: Contributions,
     orders: Orders,
-    costs: tuple[CostLimit, ...],
     seconds: float,
 ) -> tuple[Found, tuple[Chooser, ...]]:
-    """What is best by the contributions, which took `seconds`, and what chooses by other ones
-    within the same limits and smaller ones.
+    """What is best by the contributions, which took `seconds`, and by those foretold, and what
+    chooses by other ones within the same limits and smaller ones.
     """
     start = time.perf_counter()
-    chooser = Chooser(ResourceModel(network), replace(limits, costs=costs), time_limit)
+    chooser = Chooser(ResourceModel(network), limits, time_limit)
     table = contributions.distinct(layers)
     best = chooser.best(table)
     asked = [] if isinstance(front, int) else sorted({*front} - {limits.sram_bytes})
@@ -154,14 +152,17 @@ def _selected(
     points = undominated(chosen, lambda point: point.gain)
     known = {point.scheme for point in points}
     answers: dict[int, Point] = {}
-    by_hand: dict[Scheme, Point] = {}
+    others: dict[Scheme, Point] = {}
     for each, largest in zip(choosers[: 1 + len(asked)], chosen, strict=False):
         fitting = [point for point in points if point.sram_bytes <= each.sram_bytes]
         answer = max(fitting, key=lambda point: point.gain)
         if answer is not largest:  # the choice at a smaller limit: time ran out at this one
             answer = replace(answer, gap=max(0.0, largest.gain + largest.gap - answer.gain))
         answers[each.sram_bytes] = answer
-        by_hand |= {p.scheme: p for p in each.by_hand(table) if p.scheme not in known}
+        tries = [*each.by_hand(table)]
+        if foretold is not contributions:
+            tries.append(each.foretold(foretold.distinct(layers), table))
+        others |= {p.scheme: p for p in tries if p.scheme not in known}
     found = Found(
         network=network.name,
         device=network.device.name,
@@ -170,7 +171,8 @@ def _selected(
         best=answers[chooser.sram_bytes],
         answers=dict(sorted(answers.items())),
         front=points,
-        by_hand=tuple(by_hand.values()),
+        foretold=tuple(p for p in others.values() if p.kind == "foretold"),
+        by_hand=tuple(p for p in others.values() if p.kind != "foretold"),
         orders=orders,
         seconds=(seconds, time.perf_counter() - start, 0.0),
     )
@@ -178,32 +180,13 @@ def _selected(
 
 
 def contribute(
-    network: Network,
-    bench: Bench,
-    layers: Layers,
-    method: str,
-    seeds: int,
-    channels: str = "first",
-    predictor: str = PREDICTOR,
-) -> tuple[Contributions, Orders, tuple[CostLimit, ...]]:
-    """The table of contributions by a method, the order of input channels that it is for, and what
-    it asks of schemes besides.
-    """
-    orders: Orders = {}
-    if channels == "best" or method == "fast":
-        scores, reached = score_layers(network, bench, layers)
-        if channels == "best":
-            orders = channel_orders(network.forward, layers, scores, predictor)
-    if method == "fast":
-        table = predicted(
-            layers, scores, reached, rates=bench.rates, name=network.name, orders=orders
-        )
-        limit = reach_limit(layers, scores, reached, bench.rates, orders)
-        return table, orders, (limit,)
+    network: Network, bench: Bench, layers: Layers, method: str, seeds: int, orders: Orders
+) -> Contributions:
+    """The table of contributions measured by a method, the input channels of layers in `orders`."""
     make = Plan.quick if method == "quick" else Plan.full
     plan = make(layers, seeds)
     found = measure(bench, layers, plan, name=network.name, orders=orders, method=method)
-    return (with_ratios(found, layers) if method == "quick" else found), orders, ()
+    return with_ratios(found, layers) if method == "quick" else found
 
 
 def with_ratios(found: Contributions, layers: Layers) -> Contributions:

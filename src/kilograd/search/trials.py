@@ -45,9 +45,9 @@ def trained(
     rates: Sequence[float],
     rounds: int,
 ) -> Found:
-    """The same with all schemes of the front and by hand trained, what `choosers` would have
-    trained next in `rounds` rounds by contributions that all trainings so far have corrected, and
-    as the answer at each limit the scheme that gains most; of equal ones the smallest.
+    """The same with all its schemes trained, what `choosers` would have trained next in `rounds`
+    rounds by contributions that all trainings so far have corrected, and as the answer at each
+    limit the scheme that gains most; of equal ones the smallest.
 
     Of many schemes the one that gains most has been lucky, too: the best are trained with as many
     seeds again, the better half of them with twice as many, and all seeds decide (successive
@@ -61,7 +61,7 @@ def trained(
     """
     start = time.perf_counter()
     trial = _Trial(bench, found, seeds, sorted({*rates, min(rates) / 3}))
-    points = trial.run([*found.front, *found.by_hand])
+    points = trial.run([*found.front, *found.foretold, *found.by_hand])
     rng, table = np.random.default_rng(0), found.contributions.distinct(found.layers)
     for _ in range(rounds):
         realised = {p.scheme: p.realised for p in points if p.realised}
@@ -72,13 +72,18 @@ def trained(
     asked = [each for each in choosers if each.sram_bytes in found.answers]
     again, answers = _judged(trial, asked, points)
     points = [again.get(point.scheme, point) for point in points]
+
+    def of(*kinds: str) -> tuple[Point, ...]:
+        return tuple(point for point in points if point.kind in kinds)
+
     return replace(
         found,
         best=answers[choosers[0].sram_bytes],
         answers=answers,
-        front=tuple(point for point in points if point.kind == "found"),
-        by_hand=tuple(p for p in points if p.kind not in ("found", "refined")),
-        refined=tuple(point for point in points if point.kind == "refined"),
+        front=of("found"),
+        foretold=of("foretold"),
+        refined=of("refined"),
+        by_hand=of("biases", "last layers"),
         seconds=(*found.seconds[:2], time.perf_counter() - start),
     )
 

@@ -1,0 +1,150 @@
+"""What training a scheme gains, foretold from the gradients of single samples.
+
+With g_n the gradient of the loss l_n of sample n by all that a scheme trains, K = [g_n . g_m] says
+how a step on one sample moves the loss of another: the tangent kernel (Jacot et al., NeurIPS 2018)
+seen by the loss. It is the sum of the kernels of the trained parts. The gain is not a sum:
+
+    gain = log det(I + s K) / N,    s = sum over the steps of min(rate, l / |g|^2) / (N l),
+
+l the mean loss and |g|^2 the mean squared norm of the N gradients. The logarithm of the determinant
+is what N observations tell about a Gaussian process of this covariance: directions that few layers
+reach count, and the same direction once more counts little. l / |g|^2 is the step of Polyak (1987;
+for SGD Loizou et al., AISTATS 2021), at which the loss would be gone were it linear: longer steps
+overshoot. So a part whose gradients are large and point one way takes from all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+
+from kilograd.ir import Graph, Value
+from kilograd.ir.interpret import evaluate
+from kilograd.options import Loss
+from kilograd.search.layers import Layer, Layers, Orders
+from kilograd.search.scheme import Scheme
+from kilograd.search.scores import with_parameters
+from kilograd.search.task import Split
+from kilograd.transforms.differentiate import sensitivities
+from kilograd.transforms.ports import Ports
+
+SKETCH = 4096
+"""Longer gradients are hashed to so many numbers with random signs (Charikar et al., 2002): inner
+products are right on average, their errors some hundredths of the norms.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class TangentKernel:
+    """Kernels [N, N] of the head, of the bias of each layer by path, and of the trained channels of
+    its weight by path and ratio; with the losses [N].
+    """
+
+    layers: Layers
+    losses: np.ndarray
+    head: np.ndarray
+    biases: Mapping[str, np.ndarray]
+    weights: Mapping[tuple[str, Fraction], np.ndarray]
+
+    def of(self, scheme: Scheme) -> np.ndarray:
+        """The kernel of all that a scheme trains."""
+        paths = self.layers.paths[len(self.layers.paths) - scheme.biases :]
+        parts = [self.biases[path] for path in paths]
+        parts += [self.weights[path, ratio] for path, ratio in scheme.weights]
+        return sum(parts, self.head)
+
+    def gain(self, kernel: np.ndarray, rates: np.ndarray) -> float:
+        """What steps at `rates` gain of a kernel; 0 where there is no loss."""
+        count, loss = len(self.losses), float(self.losses.mean())
+        squared = float(np.trace(kernel)) / count
+        if not (loss > 0 and squared > 0):
+            return 0.0
+        scale = float(np.minimum(rates, loss / squared).sum()) / (count * loss)
+        return float(np.linalg.slogdet(np.eye(count) + scale * kernel)[1]) / count
+
+
+def tangent_kernel(
+    graph: Graph,
+    ports: Ports,
+    loss: Loss,
+    layers: Layers,
+    split: Split,
+    *,
+    ratios: Sequence[Fraction],
+    parameters: Mapping[str, np.ndarray] | None = None,
+    orders: Orders | None = None,
+) -> TangentKernel:
+    """The kernel of every layer on the samples of `split`, one pass for each.
+
+    `graph` is the float forward graph, `layers` are its layers; `parameters` as in `scores.score`,
+    `orders` as in `Layers.spec`.
+    """
+    known = [p.value for each in (*layers.body, layers.head) for p in (each.weight, each.bias) if p]
+    derivatives = sensitivities(with_parameters(graph, parameters or {}), loss, known, ports)
+    parts = {layer.path: _slices(layer, ratios, orders or {}) for layer in layers.body}
+    x, y = ports.inputs[0].to_program(split[0]), split[1]
+    source, target = (value.name for value in derivatives.inputs[:2])
+    dtype = graph.inputs[0].type.dtype.numpy
+    losses: list[float] = []
+    rows: dict[Value, list[list[np.ndarray]]] = {value: [] for value in known}
+    for index in range(len(x)):
+        feed = {
+            source: x[index : index + 1].astype(dtype),
+            target: y[index : index + 1].astype(np.int32),
+        }
+        results = evaluate(derivatives, feed).outputs
+        losses.append(float(np.asarray(results[0]).sum()))
+        gradients = dict(zip(known, results[1:], strict=True))
+        for layer in layers.body:
+            value, axis = layer.weight.value, layer.weight.channel_axis
+            assert axis is not None
+            gradient = np.moveaxis(np.asarray(gradients.pop(value)), axis, 0)
+            rows[value].append([sketch(gradient[part]) for part in parts[layer.path]])
+        for value, gradient in gradients.items():
+            rows[value].append([sketch(np.asarray(gradient))])
+
+    def kernels(value: Value) -> np.ndarray:
+        """Of the first part, the first two, and so on."""
+        each = [np.stack(part).astype(np.float64) for part in zip(*rows[value], strict=True)]
+        return np.cumsum([part @ part.T for part in each], axis=0)
+
+    nothing = np.zeros((len(x), len(x)))
+    head = [kernels(p.value)[0] for p in (layers.head.weight, layers.head.bias) if p]
+    return TangentKernel(
+        layers,
+        np.array(losses),
+        sum(head, nothing),
+        {each.path: kernels(each.bias.value)[0] if each.bias else nothing for each in layers.body},
+        {
+            (layer.path, ratio): kernel
+            for layer in layers.body
+            for ratio, kernel in zip(sorted(ratios), kernels(layer.weight.value), strict=True)
+        },
+    )
+
+
+def _slices(layer: Layer, ratios: Sequence[Fraction], orders: Orders) -> list[list[int]]:
+    """The input channels that each ratio trains beyond those of the smaller ones."""
+    order = list(orders.get(layer.path, range(layer.channels)))
+    ends = [0, *(layer.count(ratio) for ratio in sorted(ratios))]
+    return [order[start:stop] for start, stop in pairwise(ends)]
+
+
+def sketch(gradient: np.ndarray) -> np.ndarray:
+    """The numbers of a gradient, or as many as `SKETCH` that stand for them."""
+    flat = gradient.ravel()
+    if flat.size <= SKETCH:
+        return flat
+    padded = np.zeros(-(-flat.size // SKETCH) * SKETCH, flat.dtype)
+    padded[: flat.size] = flat * _signs(flat.size)
+    return np.asarray(padded.reshape(-1, SKETCH).sum(axis=0))
+
+
+@cache
+def _signs(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 2, count, np.int8) * 2 - 1
