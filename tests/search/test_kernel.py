@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental import optimization
 
 from kilograd import zoo
 from kilograd.compiler import prepare
@@ -18,66 +19,131 @@ from kilograd.search.predict import predicted
 from kilograd.search.scheme import Scheme
 from tests.search.networks import bench
 
-NETWORKS = {"lenet5": {}, "dscnn": {"num_classes": 5}}
+HALF = Fraction(1, 2)
 
 
 def gradients(model, x, y, trained):
-    """[samples, numbers]; `trained` maps the names of parameters to their input channels or None
-    for all.
+    """Of each sample's loss, [samples, numbers]; `trained` maps the names of parameters to the
+    slices of their gradients.
     """
     rows, known = [], dict(model.named_parameters())
     for sample, label in zip(x, y, strict=True):
         logits = model(torch.tensor(sample[None]))
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor([label]))
         found = torch.autograd.grad(loss, [known[name] for name in trained])
-        parts = []
-        for gradient, channels in zip(found, trained.values(), strict=True):
-            axis = 0 if gradient.ndim > 1 and gradient.shape[1] == 1 else 1
-            whole = gradient if channels is None else gradient.movedim(axis, 0)[channels]
-            parts.append(whole.reshape(-1))
+        parts = [g[part].reshape(-1) for g, part in zip(found, trained.values(), strict=True)]
         rows.append(torch.cat(parts).numpy())
     return np.stack(rows)
 
 
-def setting(name):
+def kernel_of(name, **options):
     torch.manual_seed(0)
-    model, example = zoo.create(name, **NETWORKS[name])
+    model, example = zoo.create(name, **options)
     model.eval()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, *example.shape[1:])).astype(np.float32)
     y = np.arange(6) % 5
     network = prepare(model, example)
     layers = layers_of(network.folded)
-    return model, network, layers, x, y
+    conv = layers.body[1]
+    orders = {conv.path: tuple(reversed(range(conv.channels)))}
+    found = tangent_kernel(
+        network.folded, network.ports, Loss.CROSS_ENTROPY, layers, (x, y),
+        ratios=RATIOS, orders=orders,
+    )  # fmt: skip
+    return model, layers, found, x, y
 
 
-def test_kernels_are_inner_products_of_pytorchs_gradients():
-    model, network, layers, x, y = setting("lenet5")
-    order = {layers.paths[1]: tuple(reversed(range(layers.body[1].channels)))}
-    kernel = tangent_kernel(
-        network.folded,
-        network.ports,
-        Loss.CROSS_ENTROPY,
-        layers,
-        (x, y),
-        ratios=RATIOS,
-        orders=order,
-    )
-    second, last = layers.body[1], layers.body[-1]
-    half = second.count(Fraction(1, 2))
-    scheme = Scheme.of(len(layers.body) - 1, {second.path: Fraction(1, 2), last.path: Fraction(1)})
-    trained = {f"{layers.head.path}.weight": None, f"{layers.head.path}.bias": None}
-    trained |= {layer.bias.name: None for layer in layers.body[1:]}
-    trained |= {second.weight.name: list(order[second.path][:half]), last.weight.name: None}
-    rows = gradients(model, x, y, trained)
-    sizes = [p.value.type.size for p in (second.weight, last.weight)]
-    close = {"rtol": 1e-3, "atol": 1e-6}
-    expected = rows @ rows.T
-    if max(sizes) > SKETCH:  # inner products are estimates
-        norms = np.sqrt(np.diag(expected))
-        close = {"rtol": 0, "atol": 0.1 * norms.max() ** 2}
-    np.testing.assert_allclose(kernel.of(scheme), expected, **close)
+@pytest.mark.parametrize("name", ["lenet", "resnet8"])
+def test_kernels_are_inner_products_of_pytorchs_gradients(name):
+    model, layers, found, x, y = kernel_of(name)
+    folded = optimization.fuse(model) if name == "resnet8" else model
+    conv, head = layers.body[1], layers.head
+    last = conv.channels - conv.count(HALF)
+    trained = {f"{head.path}.weight": ..., f"{head.path}.bias": ...}
+    trained |= {f"{layer.path}.bias": ... for layer in layers.body[1:]}
+    # The better half, by an order that starts at the last channel.
+    trained[f"{conv.path}.weight"] = (slice(None), slice(last, None))
+    rows = gradients(folded, x, y, trained)
+    kernel = found.of(Scheme.of(len(layers.body) - 1, {conv.path: HALF}))
+    np.testing.assert_allclose(kernel, rows @ rows.T, rtol=2e-3, atol=1e-5)
     with torch.no_grad():
         logits = model(torch.tensor(x))
         losses = torch.nn.functional.cross_entropy(logits, torch.tensor(y), reduction="none")
-    np.testing.assert_allclose(kernel.losses, losses.numpy(), rtol=1e-4)
+    np.testing.assert_allclose(found.losses, losses.numpy(), rtol=1e-4)
+
+
+def test_a_step_on_one_sample_moves_the_losses_of_all_by_the_kernel():
+    model, layers, found, x, y = kernel_of("lenet")
+    whole = {layer.path: Fraction(1) for layer in layers.body}
+    kernel = found.of(Scheme.of(len(layers.body), whole))
+    model = model.double()
+    inputs, labels, rate = torch.tensor(x, dtype=torch.float64), torch.tensor(y), 1e-5
+
+    def losses():
+        return torch.nn.functional.cross_entropy(model(inputs), labels, reduction="none")
+
+    before = losses()
+    before[2].backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= rate * parameter.grad
+    fallen = (before - losses()).detach().numpy() / rate
+    size = np.sqrt(kernel[2, 2] * np.diag(kernel))
+    assert np.all(np.abs(fallen - kernel[:, 2]) < 0.1 * size)  # sketches of the linear layers
+    assert abs(fallen[2] - kernel[2, 2]) < 0.05 * kernel[2, 2]
+
+
+def test_sketches_keep_inner_products():
+    rng = np.random.default_rng(0)
+    short = rng.standard_normal((3, SKETCH // 3)).astype(np.float32)
+    assert np.array_equal(sketch(short), short.ravel())
+    a, b = rng.standard_normal((2, 40, 5 * SKETCH + 7)).astype(np.float32)
+    b += 0.3 * a
+    of_a, of_b = (np.stack([sketch(row) for row in rows]) for rows in (a, b))
+    assert of_a.shape == (40, SKETCH)
+    exact, kept = (a * b).sum(axis=1), (of_a * of_b).sum(axis=1)
+    scale = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    errors = (kept - exact) / scale
+    assert abs(errors.mean()) < 0.01 and 0 < errors.std() < 0.03
+
+
+def alone(losses, kernel):
+    return TangentKernel(None, np.array(losses), np.array(kernel), {}, {})
+
+
+def test_gains_are_logarithms_of_determinants_and_long_steps_are_cut():
+    kernel = np.array([[2.0, 1.0], [1.0, 2.0]])
+    place = alone([0.5, 1.5], kernel)  # the mean loss is 1, the mean squared norm 2
+    rates = np.array([0.1, 0.3])
+    scale = 0.4 / 2
+    expected = np.log((1 + 3 * scale) * (1 + scale)) / 2  # eigenvalues 3 and 1
+    assert place.gain(kernel, rates) == pytest.approx(expected)
+    at_most = place.gain(kernel, np.array([0.5, 0.5]))
+    assert place.gain(kernel, np.array([0.7, 90.0])) == pytest.approx(at_most)
+    assert place.gain(kernel, np.array([0.4, 90.0])) < at_most
+
+
+def test_what_only_moves_one_way_takes_from_the_others():
+    base, large = 20 * np.eye(4), 1e4 * np.ones((4, 4))
+    place, rates = alone(np.ones(4), base), np.full(50, 0.01)
+    assert place.gain(base + large, rates) < place.gain(base, rates)
+    assert place.gain(2 * base, rates) > place.gain(base, rates)
+    assert place.gain(base + 0.01 * large, rates[:1]) > 0
+
+
+def test_predictions_follow_from_the_kernel(tmp_path):
+    network, layers, place = bench(tmp_path)
+    found = predicted(network, place, layers, name="net", orders={})
+    assert found.method == "fast" and found.head.mean > 0
+    assert found.biases[0].mean == 0 and found.biases[1].mean > 0
+    assert set(found.weights) == {(p, r) for p in layers.paths for r in RATIOS}
+    assert all(gain.runs == 0 for gain in found.weights.values())
+    assert found.weights["fc1", Fraction(1)].mean > found.weights["fc1", Fraction(1, 8)].mean
+    again = predicted(network, place, layers, name="net", orders={})
+    assert again.weights == found.weights
+
+
+def test_a_network_that_knows_everything_has_nothing_to_gain():
+    assert alone(np.zeros(3), np.eye(3)).gain(np.eye(3), np.ones(9)) == 0
+    assert alone(np.ones(3), np.zeros((3, 3))).gain(np.zeros((3, 3)), np.ones(9)) == 0

@@ -14,9 +14,8 @@ from torch import nn
 import kilograd as kg
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
-from kilograd.search.limits import CostLimit, Limits
+from kilograd.search.limits import Limits
 from kilograd.search.resources import ResourceModel
-from kilograd.search.rows import Row
 from kilograd.search.scheme import Scheme
 from kilograd.search.select import front, select
 from kilograd.search.table import Contributions, Gain
@@ -163,26 +162,6 @@ def test_the_linked_program_fits_the_budget():
     assert memory.stack_bytes + memory.data_bytes <= found.reserve_bytes
     with pytest.raises(InfeasibleError, match="bytes of flash, more than the 1,000 there are"):
         select(contributions, model, Limits(most, flash_bytes=1000))
-
-
-def test_costs_are_limits(models):
-    model = model_of(models, "chain", "int8")
-    contributions = table(model, 1)
-    seconds = Row(
-        "step",
-        tuple(1.0 + 0.1 * k for k in range(5)),
-        {(p, r): float(r) for p in model.layers.paths for r in RATIOS},
-    )
-    for most in (1.05, 1.4, 2.3):
-        limits = Limits(10**6, costs=(CostLimit(seconds, most, "seconds"),))
-        found = select(contributions, model, limits, link=False, reserve_bytes=0)
-        allowed = [s for s in every_scheme(model) if seconds.value(s) <= most + 1e-9]
-        assert found.gain == pytest.approx(max(s.gain(contributions) for s in allowed), abs=1e-6)
-    with pytest.raises(InfeasibleError, match=r"takes 1 seconds a step, more than the 0\.5"):
-        select(
-            contributions, model, Limits(10**6, costs=(CostLimit(seconds, 0.5, "seconds"),)),
-            link=False, reserve_bytes=0,
-        )  # fmt: skip
 
 
 def test_a_larger_budget_gains_no_less(models):

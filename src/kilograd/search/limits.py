@@ -5,30 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kilograd.planning.step_limits import StepLimit
-from kilograd.search.integer import SLACK
 from kilograd.search.resources import ResourceModel
-from kilograd.search.rows import Row
 from kilograd.search.scheme import Scheme
 
 
 @dataclass(frozen=True)
-class CostLimit:
-    """A limit on what a scheme costs besides: `row` adds it up by option, in `unit`."""
-
-    row: Row
-    most: float
-    unit: str
-
-
-@dataclass(frozen=True)
 class Limits:
-    """What a scheme may need: all of the SRAM, the flash, time and energy of a training step of the
-    planned program, and other costs.
+    """What a scheme may need: all of the SRAM, the flash, and time and energy of a training step of
+    the planned program.
     """
 
     sram_bytes: int
     flash_bytes: int | None = None
-    costs: tuple[CostLimit, ...] = ()
     step: tuple[StepLimit, ...] = ()
 
 
@@ -36,17 +24,8 @@ def fits(scheme: Scheme, model: ResourceModel, limits: Limits, reserve_bytes: in
     """Whether the scheme's planned program is within the limits, with `reserve_bytes` of stack and
     other static data; its flash is known after linking only.
     """
-    return (
-        costs_fit(scheme, limits)
-        and model.static_bytes(scheme) <= limits.sram_bytes - reserve_bytes
-        and step_fits(scheme, model, limits)
-    )
-
-
-def costs_fit(scheme: Scheme, limits: Limits) -> bool:
-    """Whether what the scheme costs besides memory and its step is within the limits."""
-    costs = ((limit.row.value(scheme), limit.most) for limit in limits.costs)
-    return all(cost is None or cost <= most * (1 + SLACK) for cost, most in costs)
+    static_bytes = model.static_bytes(scheme)
+    return static_bytes <= limits.sram_bytes - reserve_bytes and step_fits(scheme, model, limits)
 
 
 def step_fits(scheme: Scheme, model: ResourceModel, limits: Limits) -> bool:

@@ -22,7 +22,7 @@ from kilograd.errors import InfeasibleError, InputError
 from kilograd.planning.costs import Estimate
 from kilograd.planning.step_limits import StepLimit
 from kilograd.search.integer import SLACK, TOLERANCE, Answer, SchemeProgram
-from kilograd.search.limits import Limits, costs_fit, fits, head_takes, step_fits, too_much
+from kilograd.search.limits import Limits, fits, head_takes, step_fits, too_much
 from kilograd.search.resources import ResourceModel
 from kilograd.search.rows import Row
 from kilograd.search.scheme import Scheme
@@ -225,14 +225,6 @@ class _Search:
                 "of the budget.\nWhat helps: a smaller input, a narrower network, "
                 "kg.SGD(atomic=False), or a larger device."
             )
-        for limit in self._limits.costs:
-            cost = limit.row.value(head) or 0
-            if cost > limit.most:
-                raise InfeasibleError(
-                    f"training the head alone takes {cost:.3g} {limit.unit} a step, more than the "
-                    f"{limit.most:.3g} of the budget.\nWhat helps: a smaller input, a narrower "
-                    "network, or a faster device."
-                )
         for step in self._limits.step:
             amount = step.known(self._model.step(head), self._model.compiler.device)
             if amount > step.most:
@@ -283,13 +275,7 @@ class _Search:
                 if smaller < ratio
             ]
         most = self._most_bytes
-        fitting = [
-            s
-            for s in result
-            if self._model.rows.least_bytes(s) <= most
-            and costs_fit(s, self._limits)
-            and self._quick(s)
-        ]
+        fitting = [s for s in result if self._model.rows.least_bytes(s) <= most and self._quick(s)]
         return sorted(fitting, key=self._gain, reverse=True)[:_REPAIRS]
 
     def _smaller(self, scheme: Scheme, best: Scheme) -> list[Scheme]:
@@ -333,8 +319,6 @@ class _Search:
         program = SchemeProgram(self._gains, self._model)
         for row in (*rows.arena, None):
             program.at_most(row, self._most_bytes - spare_bytes)
-        for cost in self._limits.costs:
-            program.at_most_cost(cost.row, cost.most)
         steps = self._step_rows(assume)
         for row, limit in steps:
             program.at_most_cost(row, limit.most)
