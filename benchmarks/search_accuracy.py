@@ -20,6 +20,7 @@ same head, each at the rate that is best on samples to judge by, and tested by t
 samples, which nothing was chosen by: mean and sample standard deviation over the seeds. `more` is
 found less reference, with the standard error of the difference seed by seed.
 
+A second table has what the largest sums of measured and of foretold contributions gained.
 `predicted` is the sum of contributions, `realised` what a scheme gained over the head alone when it
 was trained, on samples to judge by; of all that the search trained.
 
@@ -52,7 +53,7 @@ from kilograd.planning.front import FrontPoint
 from kilograd.report.choices import front
 from kilograd.report.contributions import additivity
 from kilograd.report.drawing import svg
-from kilograd.search.found import Found
+from kilograd.search.found import Found, Point
 from kilograd.search.measure import Bench
 from kilograd.search.points import biases_only, head_only, last_layers
 from kilograd.search.predict import channel_orders, score_layers
@@ -282,6 +283,27 @@ def tell(what: str, more: Sequence[float]) -> None:
     )
 
 
+def foretold(found: Found) -> str:
+    """A table of what the largest sums of measured and of foretold contributions gained when they
+    were trained, on samples to judge by.
+    """
+
+    def cells(points: Iterable[Point], limit: int) -> tuple[str, str]:
+        fitting = [p for p in points if p.sram_bytes <= limit and p.realised]
+        if not fitting:
+            return "", ""
+        point = max(fitting, key=lambda p: p.sram_bytes)
+        assert point.realised
+        mean, spread = 100 * point.realised.mean, 100 * point.realised.spread
+        return f"{mean:+.1f} ± {spread:.1f}", f"{point.lr:.2g}"
+
+    rows = [
+        (f"{limit:,} B", *cells(found.front, limit), *cells(found.foretold, limit))
+        for limit in found.answers
+    ]
+    return table(("SRAM limit", "measured sum", "its rate", "foretold sum", "its rate"), rows)
+
+
 def report(
     name: str, compared: list[Compared], every: list[Tested], found: Found, plots: Path | None
 ) -> None:
@@ -290,6 +312,7 @@ def report(
     tell("found", [each.more.mean() for each in compared])
     if published:
         tell("found, against the published", [each.more.mean() for each in published])
+    print(f"\ngain over the head, points, on samples to judge by\n\n{foretold(found)}\n")
     tell("largest sum", [each.largest.mean - each.reference.mean for each in compared])
     known = [
         {
