@@ -16,7 +16,8 @@ scores the layers. The table has rank correlations of each predictor with measur
 weights of all layers, of all (layer, ratio), of the biases between two measured k, and of weights
 and biases together, which is what a selection by predictions needs.
 
---order says which input channels are trained: the first, or those of the best scores.
+--order says which input channels are trained: the first, or those of the best scores; --rise in
+what share of the epochs the rate rises, none in a search.
 """
 
 from __future__ import annotations
@@ -201,13 +202,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="nine k and two ratios")
     parser.add_argument("--jobs", type=int, default=JOBS)
     parser.add_argument("--order", choices=("first", "best"), default="first")
-    parser.add_argument("--rise", type=float, help="share of the epochs in which the rate rises")
+    parser.add_argument("--rise", type=float, default=0.0, help="share of epochs: the rate rises")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     chosen = CASES[arguments.task](arguments.precision)
     bench = replace(chosen.bench, jobs=arguments.jobs)
-    if arguments.rise is not None:
-        bench = replace(bench, training=replace(bench.training, rise=arguments.rise))
     chosen = replace(chosen, bench=best_rate(bench, chosen.layers, RATES, arguments.seeds))
     print(f"rate {chosen.bench.training.lr:g}", flush=True)
     start = time.perf_counter()
@@ -224,7 +223,14 @@ def main() -> None:
     found = (
         Contributions.load(arguments.table)
         if arguments.table
-        else measure(chosen.bench, chosen.layers, plan, name=chosen.network.name, orders=orders)
+        else measure(
+            chosen.bench,
+            chosen.layers,
+            plan,
+            name=chosen.network.name,
+            orders=orders,
+            rise=arguments.rise,
+        )
     )
     print(f"measured in {time.perf_counter() - start:.0f} s", flush=True)
     STORE.mkdir(parents=True, exist_ok=True)

@@ -324,10 +324,12 @@ def report(
         for point in found.points
     ]
     pairs = np.array([(each["predicted"], each["realised"]) for each in known])
-    if len(pairs) > 1 and pairs.std(0).min() > 0:
+    if len(pairs) > 3 and pairs.std(0).min() > 0:
+        upper = pairs[pairs[:, 1] > np.median(pairs[:, 1])]
         print(
             f"predicted less realised: mean {100 * (pairs[:, 0] - pairs[:, 1]).mean():.1f} points; "
-            f"correlation {np.corrcoef(pairs.T)[0, 1]:.2f}, {len(pairs)} schemes"
+            f"correlation {np.corrcoef(pairs.T)[0, 1]:.2f} of {len(pairs)} schemes, "
+            f"{np.corrcoef(upper.T)[0, 1]:.2f} of the half that gained most"
         )
     if plots is None:
         return
