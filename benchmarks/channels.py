@@ -20,8 +20,9 @@ from contributions import CASES, Case
 from real_data import percent, table
 from search_accuracy import at_best_rates, published
 
+from kilograd.errors import InputError
 from kilograd.search.layers import Orders
-from kilograd.search.predict import channel_orders, score_layers
+from kilograd.search.predict import channel_orders, score_layers, train_head
 from kilograd.search.scheme import Scheme
 from kilograd.search.scores import PREDICTORS
 
@@ -36,12 +37,15 @@ def schemes(task: str, case: Case, labels: list[str] | None) -> dict[str, Scheme
             path: Scheme.of(layers.biases_from(path), {path: EIGHTH}) for path in layers.paths[1:]
         }
     known = published(case.layers.paths)
+    if unknown := {*(labels or ())} - {*known}:
+        raise InputError(f"no published scheme {', '.join(unknown)}; there are {', '.join(known)}")
     return {label: known[label] for label in labels or known}
 
 
 def ways(case: Case) -> dict[str, Orders]:
     """Orders of channels."""
-    scores = score_layers(case.network, case.bench, case.layers)
+    head = train_head(case.network, case.bench, case.layers)
+    scores = score_layers(case.network, head, case.layers)
     graph = case.network.forward
     found: dict[str, Orders] = {"first": {}}
     for name in PREDICTORS:

@@ -43,7 +43,7 @@ from kilograd import zoo
 from kilograd.compiler import Prepared, prepare
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import Bench, Plan, measure
-from kilograd.search.predict import channel_orders, predicted, score_layers
+from kilograd.search.predict import Trained, channel_orders, predicted, score_layers, train_head
 from kilograd.search.scores import PREDICTORS, LayerScore
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions
@@ -130,7 +130,11 @@ CASES: dict[str, Callable[[str], Case]] = {
 
 
 def correlations(
-    found: Contributions, chosen: Case, scores: dict[str, LayerScore], orders: Orders
+    found: Contributions,
+    chosen: Case,
+    head: Trained,
+    scores: dict[str, LayerScore],
+    orders: Orders,
 ) -> list[list[object]]:
     """A row a predictor; scores also divided by the weights and the multiply-accumulates of the
     layer, as TinyTrain does (biases by the latter alone).
@@ -144,7 +148,8 @@ def correlations(
         for low, high in pairwise(ks)
     ]
     start = time.perf_counter()
-    foretold = predicted(chosen.network, chosen.bench, chosen.layers, name="", orders=orders)
+    rates = chosen.bench.rates
+    foretold = predicted(chosen.network, head, chosen.layers, rates, name="", orders=orders)
     print(f"kernel in {time.perf_counter() - start:.1f} s", flush=True)
     tables = {"kernel": ([foretold.weights[pair].mean for pair in pairs], bias_steps(foretold, ks))}
     for predictor, form in product(PREDICTORS, ("", "per weight and MAC: ")):
@@ -210,7 +215,8 @@ def main() -> None:
     chosen = replace(chosen, bench=best_rate(bench, chosen.layers, RATES, arguments.seeds))
     print(f"rate {chosen.bench.training.lr:g}", flush=True)
     start = time.perf_counter()
-    scores = score_layers(chosen.network, chosen.bench, chosen.layers)
+    head = train_head(chosen.network, chosen.bench, chosen.layers)
+    scores = score_layers(chosen.network, head, chosen.layers)
     orders = (
         channel_orders(chosen.network.forward, chosen.layers, scores)
         if arguments.order == "best"
@@ -220,16 +226,16 @@ def main() -> None:
     start = time.perf_counter()
     make = Plan.quick if arguments.quick else Plan.full
     plan = make(chosen.layers, arguments.seeds)
+    training = replace(chosen.bench.training, rise=arguments.rise)
     found = (
         Contributions.load(arguments.table)
         if arguments.table
         else measure(
-            chosen.bench,
+            replace(chosen.bench, training=training),
             chosen.layers,
             plan,
             name=chosen.network.name,
             orders=orders,
-            rise=arguments.rise,
         )
     )
     print(f"measured in {time.perf_counter() - start:.0f} s", flush=True)
@@ -239,7 +245,7 @@ def main() -> None:
         *("predictor", "weights: Spearman", "and ratios: Spearman", "Pearson", "biases: Spearman"),
         *("both: Spearman", "Pearson"),
     )
-    print(table(header, correlations(found, chosen, scores, orders)), flush=True)
+    print(table(header, correlations(found, chosen, head, scores, orders)), flush=True)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ from kilograd.report.drawing import svg
 from kilograd.search.found import Found, Point
 from kilograd.search.measure import Bench
 from kilograd.search.points import biases_only, head_only, last_layers
-from kilograd.search.predict import channel_orders, score_layers
+from kilograd.search.predict import channel_orders, score_layers, train_head
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.search import CHANNELS, find, with_ratios
@@ -231,7 +231,8 @@ def measure(
     tries = [
         (key, kind, limits[key], scheme.spec(case.layers)) for key, (kind, scheme) in named.items()
     ]
-    scores = score_layers(case.network, case.bench, case.layers)
+    head = train_head(case.network, case.bench, case.layers)
+    scores = score_layers(case.network, head, case.layers)
     orders = channel_orders(case.network.forward, case.layers, scores, "magnitude")
     tries += [
         (

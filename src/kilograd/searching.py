@@ -49,10 +49,10 @@ def search(
         test: such a pair to judge by; by default a third of `data`, drawn with each seed.
         method: "measured" (every k, every layer at four ratios, three seeds), "quick" (few k, two
             ratios, two seeds, at most 200 samples) or "fast" (trains the head alone; the rest is
-            predicted from one pass of derivatives).
+            foretold from the gradients of at most 128 samples).
         contributions: a table that was found before, or the path of one, instead of a method: of
-            this network at another resolution, or for another device or budget. `data` are then
-            needed for channels="best" alone, and may be left out.
+            this network at another resolution, or for another device or budget. `data` may then be
+            left out; with them, schemes are trained, and what their gradients foretell is tried.
         seeds: how many runs a measurement has, each with its own samples and their order.
         epochs: rounds of a run; 5 by default.
         samples: how many samples a run learns from at most, classes in proportion.
@@ -69,7 +69,8 @@ def search(
             "numpy", "torch" or "torch:cuda".
         front: how many SRAM limits the front of gain against SRAM has, evenly spaced; or the limits
             themselves, in bytes or as "64KB", and what is best at each of them is searched, too.
-        time_limit: seconds that each selection may take; when they are over, the scheme has a gap.
+        time_limit: seconds that each selection may take, of which there are two at each limit that
+            was asked for; when they are over, the scheme has a gap.
         jobs: processes at a time, by default the number of cores, or what `joblib.parallel_config`
             says, which also chooses another backend, such as Dask or Ray.
         store: directory of measurements; by default one in kilograd's cache.

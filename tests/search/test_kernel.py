@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,13 +12,15 @@ from torch.fx.experimental import optimization
 
 from kilograd import zoo
 from kilograd.compiler import prepare
-from kilograd.options import Loss
+from kilograd.errors import InputError
+from kilograd.options import SGD, Loss
 from kilograd.search.kernel import SKETCH, TangentKernel, sketch, tangent_kernel
 from kilograd.search.layers import layers_of
 from kilograd.search.measure import RATIOS
-from kilograd.search.predict import predicted
+from kilograd.search.predict import PASS_SAMPLES, predicted, train_head
 from kilograd.search.scheme import Scheme
-from tests.search.networks import bench
+from kilograd.search.task import make_task
+from tests.search.networks import CLASSES, FEATURES, bench, blobs, perceptron
 
 HALF = Fraction(1, 2)
 
@@ -106,6 +109,12 @@ def test_sketches_keep_inner_products():
     scale = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     errors = (kept - exact) / scale
     assert abs(errors.mean()) < 0.01 and 0 < errors.std() < 0.03
+    # Two outputs of many are reached, as behind a ReLU: a few columns of a matrix.
+    columns = np.zeros((40, 256, 1024), np.float32)
+    columns[:, :, [3, 515]] = rng.standard_normal((40, 256, 2))
+    squares = np.array([np.square(sketch(row)).sum() for row in columns])
+    errors = squares / np.square(columns).sum(axis=(1, 2)) - 1
+    assert abs(errors.mean()) < 0.02 and errors.std() < 0.05
 
 
 def alone(losses, kernel):
@@ -134,14 +143,55 @@ def test_what_only_moves_one_way_takes_from_the_others():
 
 def test_predictions_follow_from_the_kernel(tmp_path):
     network, layers, place = bench(tmp_path)
-    found = predicted(network, place, layers, name="net", orders={})
+    head = train_head(network, place, layers)
+    found = predicted(network, head, layers, place.rates, name="net", orders={})
     assert found.method == "fast" and found.head.mean > 0
     assert found.biases[0].mean == 0 and found.biases[1].mean > 0
     assert set(found.weights) == {(p, r) for p in layers.paths for r in RATIOS}
     assert all(gain.runs == 0 for gain in found.weights.values())
     assert found.weights["fc1", Fraction(1)].mean > found.weights["fc1", Fraction(1, 8)].mean
-    again = predicted(network, place, layers, name="net", orders={})
-    assert again.weights == found.weights
+    kernel = tangent_kernel(
+        network.folded, network.ports, network.loss, layers_of(network.folded), head.split,
+        ratios=RATIOS, parameters=head.parameters,
+    )  # fmt: skip
+    plain, more = Scheme(1), Scheme.of(1, {"fc1": HALF})
+    by_hand = [kernel.gain(kernel.of(scheme), place.rates) for scheme in (plain, more)]
+    expected = (1 - head.reached.accuracy) * (by_hand[1] - by_hand[0])
+    assert found.weights["fc1", HALF].mean == pytest.approx(expected)
+    learned = kernel.losses.mean()
+    fresh = tangent_kernel(
+        network.folded, network.ports, network.loss, layers_of(network.folded), head.split,
+        ratios=RATIOS,
+    )  # fmt: skip
+    assert learned < fresh.losses.mean()  # the head was trained
+    with pytest.raises(InputError, match="the head alone diverged at lr="):
+        worse = {name: array * np.nan for name, array in head.parameters.items()}
+        broken = replace(head, parameters=worse)
+        predicted(network, broken, layers, place.rates, name="net", orders={})
+
+
+def test_few_samples_are_of_all_classes(tmp_path):
+    order = np.argsort(blobs(600)[1], kind="stable")
+    x, y = (array[order] for array in blobs(600))
+    task = make_task((x, y), shape=(FEATURES,), classes=CLASSES, samples=300)
+    network, layers, place = bench(tmp_path, task=task)
+    _, labels = train_head(network, place, layers).split
+    assert len(labels) == PASS_SAMPLES
+    assert np.ptp(np.bincount(labels)) <= 1
+
+
+@pytest.mark.parametrize("head", ["float32", "int8"])
+def test_gains_of_int8_networks_are_foretold(tmp_path, head):
+    x, _ = blobs()
+    network = prepare(
+        perceptron(tmp_path / "net.onnx"), precision="int8", calibration=x, head=head,
+        optimizer=SGD(lr=0.05),
+    )  # fmt: skip
+    layers = layers_of(network.forward)
+    _, _, place = bench(tmp_path, trainer=network, network=network.inputs)
+    trained = train_head(network, place, layers)
+    found = predicted(network, trained, layers, place.rates, name="net", orders={})
+    assert found.weights["fc1", Fraction(1)].mean > 0
 
 
 def test_a_network_that_knows_everything_has_nothing_to_gain():

@@ -159,6 +159,57 @@ def test_rounds_try_what_corrected_contributions_choose(place, found):
     assert more.best in more.ahead and len(more.ahead) < len(more.points)
 
 
+def test_what_gradients_foretell_is_trained_too(place, found):
+    options = {"data": blobs(), "budget": kg.Budget(sram=SRAM), "store": place / "store", **OPTIONS}
+    fast = kg.search(place / "net.onnx", method="fast", rounds=0, seeds=2, **options)
+    assert fast.foretold == () and all(
+        gain.runs == 0 for gain in fast.contributions.biases.values()
+    )
+    largest = max(fast.front, key=lambda point: point.gain)
+    (tried,) = [point for point in found.points if point.scheme == largest.scheme]
+    assert tried.realised and tried.kind in ("foretold", "found", "biases", "last layers")
+    for point in found.foretold:
+        assert point.told() == "chosen by foretold contributions" and not point.proven
+        assert point.gain == pytest.approx(point.scheme.gain(found.contributions))
+
+
+def test_a_table_of_few_ratios_is_all_there_is_to_choose_from(place, found):
+    ratios = {Fraction(1, 8), Fraction(1)}
+    few = {key: gain for key, gain in found.contributions.weights.items() if key[1] in ratios}
+    table = replace(found.contributions, weights=few)
+    options = {"data": blobs(), "budget": kg.Budget(sram=SRAM), "store": place / "store", **OPTIONS}
+    chosen = kg.search(place / "net.onnx", contributions=table, rounds=1, front=1, **options)
+    assert {r for p in chosen.points for r in p.weights.values()} <= ratios
+
+
+def test_a_search_trains_in_int8_with_an_int8_head(place):
+    options = {"data": blobs(), "store": place / "store", **OPTIONS} | {
+        "precision": "int8", "calibration": blobs()[0], "head": "int8",
+    }  # fmt: skip
+    small = kg.search(
+        place / "net.onnx", method="fast", front=1, budget=kg.Budget(sram="4KB"), **options
+    )
+    assert small.best.realised and small.best.sram_bytes <= 4096
+
+
+def test_contributions_are_measured_at_a_rate_that_falls_from_the_start(place, found):
+    """By four epochs the rate would rise in the first."""
+    options = {
+        "data": blobs(), "budget": kg.Budget(sram=SRAM), "store": place / "store", "epochs": 4,
+        "method": "quick", "front": 1, "rounds": 0, **OPTIONS,
+    }  # fmt: skip
+    told = kg.search(place / "net.onnx", **options).contributions
+    network = prepare(place / "net.onnx", optimizer=kg.SGD(lr=0.05))
+    task = make_task(blobs(), shape=(FEATURES,), classes=CLASSES, samples=200, test_samples=200)
+    session = network.session(layers_of(network.forward).spec(0, {}))
+    by_rise = [
+        [trial(session, task, Training(4, 0.05, rise), seed).accuracy for seed in range(2)]
+        for rise in (0.0, 0.25)
+    ]
+    assert told.head.mean == pytest.approx(np.mean(by_rise[0]))
+    assert Training(4, 0.05).rate(0) < Training(4, 0.05, 0.0).rate(0)
+
+
 def test_each_limit_that_is_asked_for_has_an_answer(place, found, tmp_path):
     """Of what was trained and fits, the best; as a file of its own."""
     least = found.front[0].sram_bytes

@@ -52,8 +52,9 @@ class Chooser:
         return self._point(chosen.scheme, table, 0.0 if chosen.proven else chosen.gap, "found")
 
     def foretold(self, foretold: Contributions, table: Contributions) -> Point:
-        """The scheme of the largest sum of foretold contributions."""
-        best = self.best(foretold)
+        """The scheme of the largest sum of foretold contributions, of what `table` has."""
+        known = {key: gain for key, gain in foretold.weights.items() if key in table.weights}
+        best = self.best(replace(foretold, weights=known))
         return replace(best, gain=best.scheme.gain(table), gap=0.0, kind="foretold")
 
     def beside(

@@ -7,10 +7,11 @@ seen by the loss. It is the sum of the kernels of the trained parts. The gain is
     gain = log det(I + s K) / N,    s = sum over the steps of min(rate, l / |g|^2) / (N l),
 
 l the mean loss and |g|^2 the mean squared norm of the N gradients. The logarithm of the determinant
-is what N observations tell about a Gaussian process of this covariance: directions that few layers
-reach count, and the same direction once more counts little. l / |g|^2 is the step of Polyak (1987;
-for SGD Loizou et al., AISTATS 2021), at which the loss would be gone were it linear: longer steps
-overshoot. So a part whose gradients are large and point one way takes from all others.
+is twice what N observations tell about a Gaussian process of this covariance: directions that few
+layers reach count, and the same direction once more counts little. l / |g|^2 is about the step of
+Polyak (1987; for SGD Loizou et al., AISTATS 2021), at which a sample's loss would be gone were it
+linear: longer steps overshoot. So a part whose gradients are large and point one way takes from all
+others. It is a score, not a forecast: it may exceed 1.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -34,8 +35,9 @@ from kilograd.transforms.differentiate import sensitivities
 from kilograd.transforms.ports import Ports
 
 SKETCH = 4096
-"""Longer gradients are hashed to so many numbers with random signs (Charikar et al., 2002): inner
-products are right on average, their errors some hundredths of the norms.
+"""Longer gradients are hashed to so many numbers: each is added, with a random sign, to one of them
+at random (Charikar et al., 2002). Inner products are right on average, their errors some
+hundredths of the norms.
 """
 
 
@@ -59,7 +61,11 @@ class TangentKernel:
         return sum(parts, self.head)
 
     def gain(self, kernel: np.ndarray, rates: np.ndarray) -> float:
-        """What steps at `rates` gain of a kernel; 0 where there is no loss."""
+        """What steps at `rates` gain of a kernel; 0 where there is no loss or no gradient, NaN
+        where these are not finite.
+        """
+        if not (np.isfinite(kernel).all() and np.isfinite(self.losses).all()):
+            return float("nan")
         count, loss = len(self.losses), float(self.losses.mean())
         squared = float(np.trace(kernel)) / count
         if not (loss > 0 and squared > 0):
@@ -88,7 +94,7 @@ def tangent_kernel(
     derivatives = sensitivities(with_parameters(graph, parameters or {}), loss, known, ports)
     parts = {layer.path: _slices(layer, ratios, orders or {}) for layer in layers.body}
     x, y = ports.inputs[0].to_program(split[0]), split[1]
-    source, target = (value.name for value in derivatives.inputs[:2])
+    source, target = (value.name for value in derivatives.inputs)
     dtype = graph.inputs[0].type.dtype.numpy
     losses: list[float] = []
     rows: dict[Value, list[list[np.ndarray]]] = {value: [] for value in known}
@@ -97,7 +103,8 @@ def tangent_kernel(
             source: x[index : index + 1].astype(dtype),
             target: y[index : index + 1].astype(np.int32),
         }
-        results = evaluate(derivatives, feed).outputs
+        with np.errstate(over="ignore", invalid="ignore"):  # of a head that diverged
+            results = evaluate(derivatives, feed).outputs
         losses.append(float(np.asarray(results[0]).sum()))
         gradients = dict(zip(known, results[1:], strict=True))
         for layer in layers.body:
@@ -110,7 +117,7 @@ def tangent_kernel(
 
     def kernels(value: Value) -> np.ndarray:
         """Of the first part, the first two, and so on."""
-        each = [np.stack(part).astype(np.float64) for part in zip(*rows[value], strict=True)]
+        each = [np.stack(part).astype(np.float64) for part in zip(*rows.pop(value), strict=True)]
         return np.cumsum([part @ part.T for part in each], axis=0)
 
     nothing = np.zeros((len(x), len(x)))
@@ -140,11 +147,11 @@ def sketch(gradient: np.ndarray) -> np.ndarray:
     flat = gradient.ravel()
     if flat.size <= SKETCH:
         return flat
-    padded = np.zeros(-(-flat.size // SKETCH) * SKETCH, flat.dtype)
-    padded[: flat.size] = flat * _signs(flat.size)
-    return np.asarray(padded.reshape(-1, SKETCH).sum(axis=0))
+    places, signs = _hash(flat.size)
+    return np.bincount(places, flat * signs, SKETCH).astype(np.float32)
 
 
-@cache
-def _signs(count: int) -> np.ndarray:
-    return np.random.default_rng(count).integers(0, 2, count, np.int8) * 2 - 1
+@lru_cache(maxsize=64)
+def _hash(count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(count)
+    return rng.integers(0, SKETCH, count, np.int16), rng.integers(0, 2, count, np.int8) * 2 - 1

@@ -217,19 +217,13 @@ def measure(
     name: str,
     orders: Orders | None = None,
     method: str = "measured",
-    rise: float = 0.0,
 ) -> Contributions:
     """The table of contributions that `plan` asks for, by runs on `bench`.
-
-    The rate of these runs rises in a share `rise` of the epochs. Without a rise, what moves too far
-    already loses by itself, as it does among others where the rate rises, and sums tell more of
-    whole schemes (docs/search.md).
 
     `orders` says which input channels are trained first; layers without one train their first. The
     weights of a layer whose k is not in the plan are taken over the accuracy that is interpolated
     there, seed by seed.
     """
-    bench = replace(bench, training=replace(bench.training, rise=rise))
     ks = sorted({0, *plan.biases})
     specs = [layers.spec(k, {}) for k in ks]
     same: dict[tuple[str, int], Fraction] = {}

@@ -8,12 +8,13 @@ head say little; then one pass over the data scores channels (`scores`), or fore
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Protocol
 
 import numpy as np
 
+from kilograd.errors import InputError
 from kilograd.ir import Graph
 from kilograd.options import Loss
 from kilograd.search.kernel import tangent_kernel
@@ -54,8 +55,8 @@ class Differentiable(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A network whose head was trained: its `parameters` by name, the samples that it learned from,
-    at most `PASS_SAMPLES`, and what it came to.
+    """A network whose head was trained: its `parameters` by name, of the samples that it learned
+    from at most `PASS_SAMPLES`, classes in proportion, and what it came to.
     """
 
     parameters: Mapping[str, np.ndarray]
@@ -67,7 +68,8 @@ def train_head(network: Differentiable, bench: Bench, layers: Layers, seed: int 
     """The network with its head trained with `seed`."""
     session = bench.trainer.session(layers.spec(0, {}))
     reached = trial(session, bench.task, bench.training, seed)
-    (x, y), _ = bench.task.draw(seed)
+    few = min(PASS_SAMPLES, bench.task.samples or PASS_SAMPLES)
+    split, _ = replace(bench.task, samples=few).draw(seed)
     graph = network.folded
     learned: Mapping[str, np.ndarray] = session.state_dict()
     heads = {}
@@ -75,20 +77,21 @@ def train_head(network: Differentiable, bench: Bench, layers: Layers, seed: int 
         origin = graph.constants[parameter.value].origin
         if parameter.name in learned and origin is not None:
             heads[parameter.value.name] = origin.to_program(learned[parameter.name])
-    return Trained(heads, (x[:PASS_SAMPLES], y[:PASS_SAMPLES]), reached)
+    return Trained(heads, split, reached)
 
 
-def score_layers(network: Differentiable, bench: Bench, layers: Layers) -> dict[str, LayerScore]:
+def score_layers(network: Differentiable, head: Trained, layers: Layers) -> dict[str, LayerScore]:
     """The scores of all layers by path, behind a trained head."""
-    head, graph = train_head(network, bench, layers), network.folded
+    graph = network.folded
     body = _in_graph(layers, graph)
     return score(graph, network.ports, network.loss, body, head.split, head.parameters)
 
 
 def _in_graph(layers: Layers, graph: Graph) -> Layers:
     """The layers of the float graph; those of an int8 graph have the same names."""
-    known = {layer.path: layer for layer in layers_of(graph).body}
-    return Layers(tuple(known[path] for path in layers.paths), layers.head)
+    found = layers_of(graph)
+    known = {layer.path: layer for layer in found.body}
+    return Layers(tuple(known[path] for path in layers.paths), found.head)
 
 
 def channel_orders(
@@ -115,13 +118,19 @@ def channel_orders(
 
 
 def predicted(
-    network: Differentiable, bench: Bench, layers: Layers, *, name: str, orders: Orders
+    network: Differentiable,
+    head: Trained,
+    layers: Layers,
+    rates: np.ndarray,
+    *,
+    name: str,
+    orders: Orders,
 ) -> Contributions:
-    """Gains foretold by the tangent kernel behind a trained head as a table of contributions. Each
-    is a share of what there is to gain over the head, from its accuracy to 1. `runs` is 0, for
-    nothing was measured.
+    """Gains foretold by the tangent kernel behind a trained head as a table of contributions, for
+    plain steps of SGD at `rates`. Their unit is what there is to gain over the head, from its
+    accuracy to 1. `runs` is 0, for nothing was measured. Raises InputError where the head diverged.
     """
-    head, graph = train_head(network, bench, layers), network.folded
+    graph = network.folded
     kernel = tangent_kernel(
         graph,
         network.ports,
@@ -133,7 +142,12 @@ def predicted(
         orders=orders,
     )
     reached = head.reached.accuracy
-    by_k = [kernel.gain(kernel.of(Scheme(k)), bench.rates) for k in range(len(layers.body) + 1)]
+    by_k = [kernel.gain(kernel.of(Scheme(k)), rates) for k in range(len(layers.body) + 1)]
+    if not np.isfinite(by_k).all():
+        raise InputError(
+            f"gains cannot be foretold: the head alone diverged at lr={rates.max():g}, its loss or "
+            "gradients are not finite.\nWhat helps: a smaller lr."
+        )
 
     def gain_of(more: float) -> Gain:
         return Gain((1 - reached) * more, 0.0, 0)
@@ -141,7 +155,7 @@ def predicted(
     weights = {}
     for path, ratio in product(layers.paths, RATIOS):
         k = layers.biases_from(path)
-        whole = kernel.gain(kernel.of(Scheme.of(k, {path: ratio})), bench.rates)
+        whole = kernel.gain(kernel.of(Scheme.of(k, {path: ratio})), rates)
         weights[path, ratio] = gain_of(whole - by_k[k])
     return Contributions(
         network=name,

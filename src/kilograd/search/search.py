@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -24,6 +25,7 @@ from kilograd.search.predict import (
     channel_orders,
     predicted,
     score_layers,
+    train_head,
 )
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
@@ -97,7 +99,7 @@ def find(
         check_front(asked, limits, least)
     select_by = partial(_selected, network, layers, limits, asked, time_limit)
     if contributions is not None and task is None:
-        return select_by(contributions, contributions, {}, 0.0)[0]
+        return select_by(contributions, None, {}, 0.0)[0]
     assert task is not None
     rates = _rates(network, lr)
     bench = Bench(
@@ -113,15 +115,22 @@ def find(
     start = time.perf_counter()
     if len(rates) > 1:
         bench = best_rate(bench, layers, rates, effort.seeds)
+    head = train_head(network, bench, layers)
     orders: Orders = {}
     if channels == "best":
-        scores = score_layers(network, bench, layers)
+        scores = score_layers(network, head, layers)
         orders = channel_orders(network.forward, layers, scores, predictor)
-    foretold = predicted(network, bench, layers, name=network.name, orders=orders)
+    foretell = partial(
+        predicted, network, head, layers, bench.rates, name=network.name, orders=orders
+    )
+    foretold = None
+    if contributions is None and method == "fast":
+        contributions = foretell()
+    else:
+        with suppress(InputError):  # measuring survives a head that diverged
+            foretold = foretell()
     if contributions is None:
-        contributions = foretold
-        if method != "fast":
-            contributions = contribute(network, bench, layers, method, effort.seeds, orders)
+        contributions = contribute(network, bench, layers, method, effort.seeds, orders)
     taken = time.perf_counter() - start
     found, choosers = select_by(contributions, foretold, orders, taken)
     return trained(bench, found, choosers, effort.seeds, rates, effort.rounds)
@@ -134,7 +143,7 @@ def _selected(
     front: int | Sequence[int],
     time_limit: float,
     contributions: Contributions,
-    foretold: Contributions,
+    foretold: Contributions | None,
     orders: Orders,
     seconds: float,
 ) -> tuple[Found, tuple[Chooser, ...]]:
@@ -160,9 +169,11 @@ def _selected(
             answer = replace(answer, gap=max(0.0, largest.gain + largest.gap - answer.gain))
         answers[each.sram_bytes] = answer
         tries = [*each.by_hand(table)]
-        if foretold is not contributions:
-            tries.append(each.foretold(foretold.distinct(layers), table))
-        others |= {p.scheme: p for p in tries if p.scheme not in known}
+        if foretold is not None:
+            tries.append(each.foretold(foretold, table))
+        for point in tries:
+            if point.scheme not in known:
+                others.setdefault(point.scheme, point)
     found = Found(
         network=network.name,
         device=network.device.name,
@@ -182,7 +193,12 @@ def _selected(
 def contribute(
     network: Network, bench: Bench, layers: Layers, method: str, seeds: int, orders: Orders
 ) -> Contributions:
-    """The table of contributions measured by a method, the input channels of layers in `orders`."""
+    """The table of contributions measured by a method, the input channels of layers in `orders`.
+
+    The rate falls from the start of these runs. What moves too far then loses by itself, as it does
+    among others where the rate rises, so that sums tell more of whole schemes (docs/decisions.md).
+    """
+    bench = replace(bench, training=replace(bench.training, rise=0.0))
     make = Plan.quick if method == "quick" else Plan.full
     plan = make(layers, seeds)
     found = measure(bench, layers, plan, name=network.name, orders=orders, method=method)
