@@ -35,6 +35,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -286,11 +287,12 @@ def tell(what: str, more: Sequence[float]) -> None:
 
 def foretold(found: Found) -> str:
     """A table of what the largest sums of measured and of foretold contributions gained when they
-    were trained, on samples to judge by.
+    were trained, on samples to judge by; nothing where a limit has no scheme of its own, or both
+    are the same.
     """
 
-    def cells(points: Iterable[Point], limit: int) -> tuple[str, str]:
-        fitting = [p for p in points if p.sram_bytes <= limit and p.realised]
+    def cells(points: Iterable[Point], less: int, limit: int) -> tuple[str, str]:
+        fitting = [p for p in points if less < p.sram_bytes <= limit and p.realised]
         if not fitting:
             return "", ""
         point = max(fitting, key=lambda p: p.sram_bytes)
@@ -299,8 +301,8 @@ def foretold(found: Found) -> str:
         return f"{mean:+.1f} ± {spread:.1f}", f"{point.lr:.2g}"
 
     rows = [
-        (f"{limit:,} B", *cells(found.front, limit), *cells(found.foretold, limit))
-        for limit in found.answers
+        (f"{limit:,} B", *cells(found.front, less, limit), *cells(found.foretold, less, limit))
+        for less, limit in pairwise([0, *found.answers])
     ]
     return table(("SRAM limit", "measured sum", "its rate", "foretold sum", "its rate"), rows)
 
