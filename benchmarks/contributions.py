@@ -26,7 +26,6 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
 from itertools import pairwise, product
 from typing import Any
@@ -142,10 +141,9 @@ def correlations(
     layers = {layer.path: layer for layer in chosen.layers.body}
     macs, sizes = layer_macs(chosen), {p: c.weight.value.type.size for p, c in layers.items()}
     pairs, ks = list(found.weights), sorted(found.biases)
-    whole = [path for path in layers if (path, Fraction(1)) in found.weights]
+    is_whole = [place for place, (_, ratio) in enumerate(pairs) if ratio == 1]
     steps = [
-        (chosen.layers.paths[len(layers) - high : len(layers) - low], high, low)
-        for low, high in pairwise(ks)
+        chosen.layers.paths[len(layers) - high : len(layers) - low] for low, high in pairwise(ks)
     ]
     start = time.perf_counter()
     rates = chosen.bench.rates
@@ -160,12 +158,11 @@ def correlations(
             share = values[order].sum() / max(values.sum(), 1e-300)
             score = scores[path].layer[predictor] * share
             by_pair.append(score / (sizes[path] * macs[path]) if form else score)
-        for paths, _, _ in steps:
+        for paths in steps:
             total = sum(scores[path].bias[predictor] for path in paths)
             by_bias.append(total / sum(macs[path] for path in paths) if form else total)
         tables[form + predictor] = (by_pair, by_bias)
     gains, more = [found.weights[pair].mean for pair in pairs], bias_steps(found, ks)
-    is_whole = [pairs.index((path, Fraction(1))) for path in whole]
     rows: list[list[object]] = []
     for name, (by_pair, by_bias) in tables.items():
         by_layer, of_layer = np.array(by_pair)[is_whole], np.array(gains)[is_whole]

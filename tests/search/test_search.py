@@ -206,6 +206,7 @@ def test_contributions_are_measured_at_a_rate_that_falls_from_the_start(place, f
         [trial(session, task, Training(4, 0.05, rise), seed).accuracy for seed in range(2)]
         for rise in (0.0, 0.25)
     ]
+    assert by_rise[0] != by_rise[1]
     assert told.head.mean == pytest.approx(np.mean(by_rise[0]))
     assert Training(4, 0.05).rate(0) < Training(4, 0.05, 0.0).rate(0)
 
