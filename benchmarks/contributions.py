@@ -40,9 +40,10 @@ from scipy.stats import pearsonr, spearmanr
 import kilograd as kg
 from kilograd import zoo
 from kilograd.compiler import Prepared, prepare
+from kilograd.search.foretold import foretell
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.measure import Bench, Plan, measure
-from kilograd.search.predict import Trained, channel_orders, predicted, score_layers, train_head
+from kilograd.search.predict import Trained, channel_orders, score_layers, train_head
 from kilograd.search.scores import PREDICTORS, LayerScore
 from kilograd.search.store import Store
 from kilograd.search.table import Contributions
@@ -147,7 +148,7 @@ def correlations(
     ]
     start = time.perf_counter()
     rates = chosen.bench.rates
-    foretold = predicted(chosen.network, head, chosen.layers, rates, name="", orders=orders)
+    foretold = foretell(chosen.network, head, chosen.layers, rates, orders).contributions("")
     print(f"kernel in {time.perf_counter() - start:.1f} s", flush=True)
     tables = {"kernel": ([foretold.weights[pair].mean for pair in pairs], bias_steps(foretold, ks))}
     for predictor, form in product(PREDICTORS, ("", "per weight and MAC: ")):

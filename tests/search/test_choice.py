@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kilograd.search.choice import Chooser, ladder, refined
-from kilograd.search.correction import Correction, correct
+from kilograd.search.correction import Correction, Gains, correct
 from kilograd.search.found import Point, undominated
 from kilograd.search.limits import Limits
 from kilograd.search.resources import ResourceModel
@@ -39,7 +39,7 @@ def schemes_of(points) -> list[Scheme]:
 
 def test_beside_the_trained_scheme_that_gained_most_of_those_that_fit(model):
     """The largest is best and too large, the next is the centre, whatever is larger or smaller."""
-    contributions = table(model, 1)
+    contributions = Gains(table(model, 1))
     by_size = sorted(every_scheme(model), key=model.static_bytes)
     small, middle, large = (
         trained(model, by_size[index], gained)
@@ -61,10 +61,10 @@ def test_beside_the_trained_scheme_that_gained_most_of_those_that_fit(model):
 def test_flash_is_a_limit_of_what_is_beside_and_by_hand(model):
     contributions, centre = table(model, 1), trained(model, Scheme(1), 0.1)
     free = Chooser(model, Limits(PLENTY))
-    whole = free.beside((centre,), {centre.scheme}, contributions)
+    whole = free.beside((centre,), {centre.scheme}, Gains(contributions))
     assert len(free.by_hand(contributions)) == 2
     tight = Chooser(model, Limits(PLENTY, flash_bytes=whole.flash_bytes - 1))
-    point = tight.beside((centre,), {centre.scheme}, contributions)
+    point = tight.beside((centre,), {centre.scheme}, Gains(contributions))
     assert point.scheme != whole.scheme and point.flash_bytes < whole.flash_bytes
     least = model.linked(Scheme(0)).flash_bytes
     assert Chooser(model, Limits(PLENTY, flash_bytes=least - 1)).by_hand(contributions) == ()
@@ -73,7 +73,22 @@ def test_flash_is_a_limit_of_what_is_beside_and_by_hand(model):
 def test_a_chooser_without_time_finds_nothing_beside(model):
     centre = trained(model, Scheme(1), 0.1)
     chooser = Chooser(model, Limits(PLENTY), seconds=0.0)
-    assert chooser.beside((centre,), {centre.scheme}, table(model, 1)) is None
+    assert chooser.beside((centre,), {centre.scheme}, Gains(table(model, 1))) is None
+
+
+def test_what_is_reached_starts_at_the_best_that_was_trained_inside(model):
+    """Which is where it stays where nothing near is better."""
+    contributions = table(model, 1)
+    chooser = Chooser(model, Limits(PLENTY))
+    best = select(contributions, model, chooser.limits).scheme
+    points = [trained(model, Scheme(0), 0.5), trained(model, best, 0.1)]
+    point = chooser.reached(points, Gains(contributions))
+    assert point.scheme == best and point.kind == "refined"
+    assert point.gain == pytest.approx(best.gain(contributions))
+    small = chooser.within(points[0].sram_bytes)
+    assert small.reached(points, Gains(contributions)).sram_bytes <= points[0].sram_bytes
+    assert small.reached(points[1:], Gains(contributions)) is None
+    assert replace(chooser, seconds=0.0).reached(points, Gains(contributions)).scheme == best
 
 
 def test_one_is_drawn_and_one_is_beside_at_each_limit(model):
@@ -90,7 +105,7 @@ def test_one_is_drawn_and_one_is_beside_at_each_limit(model):
 
     rng, expected, known = np.random.default_rng(3), [], set(schemes_of(points))
     for each in choosers:
-        drawn = select(correction.draw(rng), model, each.limits).scheme
+        drawn = each.reached(points, correction.draw(rng)).scheme
         expected += [drawn] if drawn not in known else []
         known.add(drawn)
         near = each.beside(points, known, correction.mean)
@@ -114,7 +129,7 @@ def test_a_draw_is_the_same_on_every_computer():
         )
         for each in (covariance, nudged)
     ]
-    values = [[gain.mean for gain in draw.weights.values()] for draw in draws]
+    values = [[gain.mean for gain in draw.table.weights.values()] for draw in draws]
     np.testing.assert_allclose(values[0], values[1], rtol=1e-9)
     assert np.std(values[0]) > 1e-3
 

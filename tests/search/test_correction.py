@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 
 from kilograd.planning.step_limits import StepLimit
-from kilograd.search.correction import KAPPAS, SAME_LAYER, SIGMAS, TAUS, correct
+from kilograd.search.correction import (
+    KAPPAS,
+    SAME_LAYER,
+    SHARE,
+    SIGMAS,
+    TAUS,
+    Gains,
+    correct,
+)
 from kilograd.search.limits import Limits
-from kilograd.search.neighbours import CHANGES, neighbours
+from kilograd.search.neighbours import CHANGES, climb, neighbours
 from kilograd.search.scheme import Scheme
 from kilograd.search.table import Contributions, Gain
 from tests.search.test_select import every_scheme, model_of, models, table  # noqa: F401
@@ -62,7 +70,7 @@ def test_schemes_that_were_not_trained_are_foretold_better(seed):
     rng.shuffle(schemes)
     known, left = schemes[:50], schemes[50:]
     realised = {s: Gain(s.gain(truth) + rng.normal(0, 0.005), 0.01, 3) for s in known}
-    found = correct(contributions, realised).mean
+    found = correct(contributions, realised).mean.table
 
     def error(other: Contributions, scale: float = 1.0) -> float:
         return float(np.mean([(scale * s.gain(other) - s.gain(truth)) ** 2 for s in left])) ** 0.5
@@ -98,16 +106,90 @@ def test_the_mean_is_that_of_the_joint_distribution():
             share = prior @ x.T @ np.linalg.inv(seen)
             best = score, kappa * m + share @ off, prior - share @ x @ prior
     correction = correct(table_, realised)
-    found = correction.mean
+    found = correction.mean.table
     means = [found.biases[1].mean, *(found.weights["a", r].mean for r in (HALF, WHOLE))]
     np.testing.assert_allclose(means, best[1], rtol=1e-9)
     rng = np.random.default_rng(0)
-    draws = [correction.draw(rng) for _ in range(4000)]
+    draws = [correction.draw(rng).table for _ in range(4000)]
     rows = np.array(
         [[d.biases[1].mean, *(d.weights["a", r].mean for r in (HALF, WHOLE))] for d in draws]
     )
     np.testing.assert_allclose(rows.mean(axis=0), best[1], atol=0.002)
     np.testing.assert_allclose(np.cov(rows.T), best[2], atol=1e-4)
+
+
+class Saturating:
+    """Gains of whole schemes that are no sums: of many layers each gains less, of single-layer
+    values by `seed`.
+    """
+
+    def __init__(self, seed: int, layers=LAYERS) -> None:
+        rng = np.random.default_rng(seed)
+        self.values = {path: rng.uniform(0.0, 0.2) for path in layers}
+
+    def gains(self, depths, chosen, options):
+        sums = chosen @ [self.values[path] * float(ratio) ** 0.5 for path, ratio in options]
+        return 0.3 * np.tanh(sums / 0.2) + 0.001 * depths
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_what_is_foretold_of_whole_schemes_is_used_as_far_as_it_is_true(share):
+    contributions, rng = made_up(0)
+    truth, other = Saturating(1), Saturating(2)
+    schemes = some(rng, 60)
+    rng.shuffle(schemes)
+
+    def gains(which):
+        return Gains(contributions, 1.0, which).of_schemes(schemes) - Gains(
+            contributions
+        ).of_schemes(schemes)
+
+    true = share * gains(truth) + rng.normal(0, 0.003, len(schemes))
+    known, left = slice(0, 40), slice(40, 60)
+    realised = dict(zip(schemes[known], (Gain(g, 0.005, 3) for g in true[known]), strict=True))
+    plain = correct(contributions, realised)
+    found = correct(contributions, realised, [other, truth])
+    assert found.foretold is truth, "the likelier one of both"
+    assert found.mean.share == pytest.approx(share, abs=0.1)
+
+    def error(correction):
+        return np.std(correction.mean.of_schemes(schemes[left]) - true[left])
+
+    assert error(found) < 0.5 * error(plain)
+    misled = correct(contributions, realised, [other])
+    assert error(misled) < 1.3 * error(plain)
+
+
+def test_the_share_of_what_is_foretold_is_one_more_unknown():
+    """Against conditioning written out for one layer."""
+    table_ = Contributions(
+        "one", ("a",), Gain(0.5), {1: Gain(0.1, 0.02, 4)},
+        {("a", WHOLE): Gain(0.3, 0.06, 4)}, "measured",
+    )  # fmt: skip
+    realised = {
+        Scheme(1): Gain(0.06, 0.02, 4),
+        Scheme.of(1, {"a": WHOLE}): Gain(0.2, 0.02, 4),
+    }
+    foretold = Saturating(3, ("a",))
+    f = foretold.gains(np.array([1, 1]), np.array([[0.0], [1.0]]), [("a", WHOLE)])
+    m, d = np.array([0.1, 0.3]), np.diag([0.02**2, 0.06**2]) / 4
+    x, y = np.array([[1.0, 0, f[0]], [1, 1, f[1]]]), np.array([0.06, 0.2])
+    best = None
+    for kappa, tau, sigma in product(KAPPAS, TAUS, SIGMAS):
+        prior = np.diag([0.0, 0.0, SHARE[1] ** 2])
+        prior[:2, :2] = tau**2 * np.eye(2) + kappa**2 * d
+        before = np.array([*(kappa * m), SHARE[0]])
+        seen = x @ prior @ x.T + np.diag([0.02**2 / 4] * 2) + sigma**2 * np.eye(2)
+        off = y - x @ before
+        score = -0.5 * (off @ np.linalg.inv(seen) @ off + np.log(np.linalg.det(seen)))
+        if best is None or score > best[0]:
+            part = prior @ x.T @ np.linalg.inv(seen)
+            best = score, before + part @ off, prior - part @ x @ prior
+    found = correct(table_, realised, [foretold])
+    np.testing.assert_allclose(found.means, best[1], rtol=1e-9)
+    np.testing.assert_allclose(found.covariance, best[2], rtol=1e-6, atol=1e-12)
+    schemes = [*realised]
+    np.testing.assert_allclose(found.mean.of_schemes(schemes), x @ best[1], rtol=1e-9)
 
 
 def test_what_was_measured_badly_gives_way():
@@ -123,7 +205,7 @@ def test_what_was_measured_badly_gives_way():
         Scheme.of(2, {"b": WHOLE}): Gain(0.1, 0.01, 2),
         both: Gain(0.1, 0.01, 2),
     }
-    found = correct(contributions, realised).mean.weights
+    found = correct(contributions, realised).mean.table.weights
     assert found["a", WHOLE].mean < found["b", WHOLE].mean - 0.01
     assert found["a", WHOLE].mean + found["b", WHOLE].mean == pytest.approx(0.1, abs=0.03)
 
@@ -142,7 +224,9 @@ def test_neighbours_are_all_schemes_nearby_that_fit(models, case):  # noqa: F811
     needs = sorted(model.static_bytes(scheme) for scheme in every_scheme(model))
     limits = Limits(needs[len(needs) // 2] + 100)
     known = {centre, max(every_scheme(model), key=lambda s: s.gain(contributions))}
-    found = list(neighbours(centre, contributions, model, limits, known=known, reserve_bytes=100))
+    found = list(
+        neighbours(centre, Gains(contributions), model, limits, known=known, reserve_bytes=100)
+    )
     needed = {
         s: max((layers.biases_from(path) for path, _ in s.weights), default=0)
         for s in every_scheme(model)
@@ -170,8 +254,41 @@ def test_neighbours_keep_the_limits_of_a_step():
     contributions = table(model, 2)
     taken = sorted(model.step(scheme).seconds for scheme in every_scheme(model))
     limits = Limits(10**6, step=(StepLimit("seconds", taken[len(taken) // 3]),))
-    found = list(neighbours(Scheme(1), contributions, model, limits, known=(), reserve_bytes=0))
+    found = list(neighbours(Scheme(1), Gains(contributions), model, limits, reserve_bytes=0))
     assert found and all(model.step(s).seconds <= taken[len(taken) // 3] for s in found)
+
+
+@pytest.mark.parametrize("case", [("chain", "int8"), ("residual", "float32")], ids="-".join)
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_climb_ends_where_no_neighbour_gains_more(models, case, share):  # noqa: F811
+    """It is within the limits, and near the best of all; not further than it may plan in vain."""
+    model = model_of(models, *case)
+    foretold = Saturating(4, model.layers.paths)
+    needs = {scheme: model.static_bytes(scheme) for scheme in every_scheme(model)}
+    reached = []
+    for seed, part in product(range(3), (0.1, 0.4, 0.8)):
+        gains = Gains(table(model, seed), share, foretold)
+        limits = Limits(int(np.quantile([*needs.values()], part)) + 100)
+        top = climb(Scheme(0), gains, model, limits, reserve_bytes=100)
+        inside = [scheme for scheme in needs if needs[scheme] <= limits.sram_bytes - 100]
+        near = neighbours(top, gains, model, limits, reserve_bytes=100)
+        own, best = gains.of_schemes([top])[0], gains.of_schemes(inside).max()
+        assert top in inside
+        assert all(gains.of_schemes([each])[0] <= own + 1e-6 for each in near)
+        reached.append(own / best)
+        assert climb(Scheme(0), gains, model, limits, reserve_bytes=100, seconds=0) == Scheme(0)
+    assert np.median(reached) > 0.999 and np.mean(reached) > 0.9
+
+
+def test_a_climb_keeps_the_limits_of_a_step():
+    model = on_board("chain", "int8")
+    gains = Gains(table(model, 2))
+    taken = sorted(model.step(scheme).seconds for scheme in every_scheme(model))
+    most = taken[len(taken) // 3]
+    limits = Limits(10**6, step=(StepLimit("seconds", most),))
+    top = climb(Scheme(0), gains, model, limits, reserve_bytes=0)
+    free = climb(Scheme(0), gains, model, Limits(10**6), reserve_bytes=0)
+    assert model.step(top).seconds <= most < model.step(free).seconds and top != Scheme(0)
 
 
 def test_bounds_of_many_schemes_are_those_of_each(models):  # noqa: F811

@@ -14,10 +14,12 @@ from kilograd import zoo
 from kilograd.compiler import prepare
 from kilograd.errors import InputError
 from kilograd.options import SGD, Loss
+from kilograd.search.correction import rows_of
+from kilograd.search.foretold import Foretold, foretell
 from kilograd.search.kernel import SKETCH, TangentKernel, sketch, tangent_kernel
 from kilograd.search.layers import layers_of
 from kilograd.search.measure import RATIOS
-from kilograd.search.predict import PASS_SAMPLES, predicted, train_head
+from kilograd.search.predict import PASS_SAMPLES, train_head
 from kilograd.search.scheme import Scheme
 from kilograd.search.task import make_task
 from tests.search.networks import CLASSES, FEATURES, bench, blobs, perceptron
@@ -144,7 +146,7 @@ def test_what_only_moves_one_way_takes_from_the_others():
 def test_predictions_follow_from_the_kernel(tmp_path):
     network, layers, place = bench(tmp_path)
     head = train_head(network, place, layers)
-    found = predicted(network, head, layers, place.rates, name="net", orders={})
+    found = foretell(network, head, layers, place.rates, {}).contributions("net")
     assert found.method == "fast" and found.head.mean > 0
     assert found.biases[0].mean == 0 and found.biases[1].mean > 0
     assert set(found.weights) == {(p, r) for p in layers.paths for r in RATIOS}
@@ -167,7 +169,29 @@ def test_predictions_follow_from_the_kernel(tmp_path):
     with pytest.raises(InputError, match="the head alone diverged at lr="):
         worse = {name: array * np.nan for name, array in head.parameters.items()}
         broken = replace(head, parameters=worse)
-        predicted(network, broken, layers, place.rates, name="net", orders={})
+        foretell(network, broken, layers, place.rates, {}).contributions("net")
+
+
+def test_gains_of_whole_schemes_are_of_the_kernel_of_all_they_train():
+    """Those of many at once, in any order of the options, as of each; they are no sums."""
+    _, layers, kernel, _, _ = kernel_of("lenet")
+    rates = np.full(2000, 0.1)
+    place = Foretold(kernel, rates, reached=0.6)
+    options = [(path, ratio) for ratio in reversed(RATIOS) for path in layers.paths]
+    count = len(layers.body)
+    schemes = [Scheme(k) for k in range(count + 1)]
+    schemes += [Scheme.of(count, {path: ratio}) for path, ratio in options]
+    schemes += [Scheme.of(count, dict.fromkeys(layers.paths, ratio)) for ratio in RATIOS]
+    schemes *= 20  # more than are in memory at a time
+    found = place.gains(*rows_of(schemes, options), options)
+    head = kernel.gain(kernel.head, rates)
+    each = [0.4 * (kernel.gain(kernel.of(scheme), rates) - head) for scheme in schemes]
+    np.testing.assert_allclose(found, each, rtol=1e-9, atol=1e-12)
+    table = place.contributions("net")
+    whole = Scheme.of(count, dict.fromkeys(layers.paths, Fraction(1)))
+    together = place.gains(*rows_of([whole], options), options)[0]
+    assert 0 < together < 0.9 * whole.gain(table)
+    assert Scheme(count).gain(table) == pytest.approx(found[count])
 
 
 def test_few_samples_are_of_all_classes(tmp_path):
@@ -190,7 +214,7 @@ def test_gains_of_int8_networks_are_foretold(tmp_path, head):
     layers = layers_of(network.forward)
     _, _, place = bench(tmp_path, trainer=network, network=network.inputs)
     trained = train_head(network, place, layers)
-    found = predicted(network, trained, layers, place.rates, name="net", orders={})
+    found = foretell(network, trained, layers, place.rates, {}).contributions("net")
     assert found.weights["fc1", Fraction(1)].mean > 0
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kilograd.search.correction import Correction
+from kilograd.search.correction import Correction, Gains
 from kilograd.search.found import Point
 from kilograd.search.limits import Limits, fits, too_much
-from kilograd.search.neighbours import neighbours
+from kilograd.search.neighbours import climb, neighbours
 from kilograd.search.points import biases_only, last_layers
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
@@ -58,20 +58,34 @@ class Chooser:
         return replace(best, gain=best.scheme.gain(table), gap=0.0, kind="foretold")
 
     def beside(
-        self, trained: Iterable[Point], known: Collection[Scheme], table: Contributions
+        self, trained: Iterable[Point], known: Collection[Scheme], gains: Gains
     ) -> Point | None:
-        """The one of the largest sum, not among the known, of the schemes little different from the
-        trained one within the limits that gained most; None where there is none, or none was found
-        in time.
+        """The best, not among the known, of the schemes little different from the trained one
+        within the limits that gained most; None where there is none, or none was found in time.
         """
         inside = self.inside(trained)
         if not inside:
             return None
         near = neighbours(
-            inside[0].scheme, table, self.model, self.limits,
+            inside[0].scheme, gains, self.model, self.limits,
             known=known, reserve_bytes=self._reserve_bytes, seconds=self.seconds,
         )  # fmt: skip
-        return next((p for each in near if (p := self._linked(each, table, "refined"))), None)
+        points = (self._linked(each, gains.table, "refined") for each in near)
+        return next((point for point in points if point), None)
+
+    def reached(self, trained: Iterable[Point], gains: Gains) -> Point | None:
+        """The best that is reached by small changes from the best of the trained schemes within the
+        limits, by `gains`; None where none of those is, or its linked program is too large.
+        """
+        inside = [point.scheme for point in self.inside(trained)]
+        if not inside:
+            return None
+        start = inside[int(np.argmax(gains.of_schemes(inside)))]
+        best = climb(
+            start, gains, self.model, self.limits,
+            reserve_bytes=self._reserve_bytes, seconds=self.seconds,
+        )  # fmt: skip
+        return self._linked(best, gains.table, "refined")
 
     def by_hand(self, table: Contributions) -> tuple[Point, ...]:
         """The biases of as many of the last layers as fit, and as many of the last layers whole."""
@@ -130,15 +144,14 @@ def refined(
     trained: Sequence[Point],
     rng: np.random.Generator,
 ) -> tuple[Point, ...]:
-    """What each would have trained next: the scheme of the largest sum by contributions drawn at
-    random, and by their means one beside the trained scheme that gained most; without those that
-    were trained.
+    """What each would have trained next: the best that is reached by gains drawn at random, and by
+    their means one beside the trained scheme that gained most; without those that were trained.
     """
     known = {point.scheme for point in trained}
     fresh: list[Point] = []
     for chooser in choosers:
-        drawn = replace(chooser.best(correction.draw(rng)), kind="refined", gap=0.0)
-        if drawn.scheme not in known:
+        drawn = chooser.reached(trained, correction.draw(rng))
+        if drawn is not None and drawn.scheme not in known:
             known.add(drawn.scheme)
             fresh.append(drawn)
         near = chooser.beside(trained, known, correction.mean)

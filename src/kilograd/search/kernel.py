@@ -64,14 +64,19 @@ class TangentKernel:
         """What steps at `rates` gain of a kernel; 0 where there is no loss or no gradient, NaN
         where these are not finite.
         """
-        if not (np.isfinite(kernel).all() and np.isfinite(self.losses).all()):
-            return float("nan")
+        return float(self.gains(kernel[None], rates)[0])
+
+    def gains(self, kernels: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        """`gain` of each of the kernels [K, N, N]."""
         count, loss = len(self.losses), float(self.losses.mean())
-        squared = float(np.trace(kernel)) / count
-        if not (loss > 0 and squared > 0):
-            return 0.0
-        scale = float(np.minimum(rates, loss / squared).sum()) / (count * loss)
-        return float(np.linalg.slogdet(np.eye(count) + scale * kernel)[1]) / count
+        squared = np.trace(kernels, axis1=1, axis2=2) / count
+        finite = np.isfinite(squared) & np.isfinite(loss)
+        found = np.where(finite, 0.0, np.nan)
+        some = finite & (squared > 0) & (loss > 0)
+        steps = np.minimum(rates, loss / squared[some, None]).sum(axis=1)
+        scaled = (steps / (count * loss))[:, None, None] * kernels[some]
+        found[some] = np.linalg.slogdet(np.eye(count) + scaled)[1] / count
+        return found
 
 
 def tangent_kernel(

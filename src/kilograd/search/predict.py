@@ -1,29 +1,24 @@
-"""Contributions without trainings of their own, and which channels to train.
+"""A network whose head is trained, and which channels to train.
 
 Only the head is trained, with the compiled program, because the derivatives behind an untrained
 head say little; then one pass over the data scores channels (`scores`), or foretells gains
-(`kernel`).
+(`foretold`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Protocol
 
 import numpy as np
 
-from kilograd.errors import InputError
 from kilograd.ir import Graph
 from kilograd.options import Loss
-from kilograd.search.kernel import tangent_kernel
 from kilograd.search.layers import Layers, Orders, layers_of
-from kilograd.search.measure import RATIOS, Bench, gain
-from kilograd.search.scheme import Scheme
+from kilograd.search.measure import Bench
 from kilograd.search.scores import LayerScore, score
 from kilograd.search.store import Score
-from kilograd.search.table import Contributions, Gain
 from kilograd.search.task import Split
 from kilograd.search.training import trial
 from kilograd.transforms.ports import Ports
@@ -83,11 +78,11 @@ def train_head(network: Differentiable, bench: Bench, layers: Layers, seed: int 
 def score_layers(network: Differentiable, head: Trained, layers: Layers) -> dict[str, LayerScore]:
     """The scores of all layers by path, behind a trained head."""
     graph = network.folded
-    body = _in_graph(layers, graph)
+    body = in_graph(layers, graph)
     return score(graph, network.ports, network.loss, body, head.split, head.parameters)
 
 
-def _in_graph(layers: Layers, graph: Graph) -> Layers:
+def in_graph(layers: Layers, graph: Graph) -> Layers:
     """The layers of the float graph; those of an int8 graph have the same names."""
     found = layers_of(graph)
     known = {layer.path: layer for layer in found.body}
@@ -115,53 +110,3 @@ def channel_orders(
             total += values / whole if whole > 0 else 0.0
         orders[path] = tuple(map(int, np.argsort(-total, kind="stable")))
     return orders
-
-
-def predicted(
-    network: Differentiable,
-    head: Trained,
-    layers: Layers,
-    rates: np.ndarray,
-    *,
-    name: str,
-    orders: Orders,
-) -> Contributions:
-    """Gains foretold by the tangent kernel behind a trained head as a table of contributions, for
-    plain steps of SGD at `rates`. Their unit is what there is to gain over the head, from its
-    accuracy to 1. `runs` is 0, for nothing was measured. Raises InputError where the head diverged.
-    """
-    graph = network.folded
-    kernel = tangent_kernel(
-        graph,
-        network.ports,
-        network.loss,
-        _in_graph(layers, graph),
-        head.split,
-        ratios=RATIOS,
-        parameters=head.parameters,
-        orders=orders,
-    )
-    reached = head.reached.accuracy
-    by_k = [kernel.gain(kernel.of(Scheme(k)), rates) for k in range(len(layers.body) + 1)]
-    if not np.isfinite(by_k).all():
-        raise InputError(
-            f"gains cannot be foretold: the head alone diverged at lr={rates.max():g}, its loss or "
-            "gradients are not finite.\nWhat helps: a smaller lr."
-        )
-
-    def gain_of(more: float) -> Gain:
-        return Gain((1 - reached) * more, 0.0, 0)
-
-    weights = {}
-    for path, ratio in product(layers.paths, RATIOS):
-        k = layers.biases_from(path)
-        whole = kernel.gain(kernel.of(Scheme.of(k, {path: ratio})), rates)
-        weights[path, ratio] = gain_of(whole - by_k[k])
-    return Contributions(
-        network=name,
-        layers=layers.paths,
-        head=gain(np.array([reached])),
-        biases={k: gain_of(each - by_k[0]) for k, each in enumerate(by_k)},
-        weights=weights,
-        method="fast",
-    )

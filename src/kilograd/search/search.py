@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -15,18 +14,13 @@ from kilograd.errors import InputError
 from kilograd.options import Loss
 from kilograd.search.asked import check_front, front_of, limits_of
 from kilograd.search.choice import FRONT_POINTS, Chooser, ladder
+from kilograd.search.foretold import Foretold, foretell
 from kilograd.search.found import Found, Point, undominated
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.limits import Limits
 from kilograd.search.measure import RATIOS, Bench, Plan, measure
 from kilograd.search.network import Network
-from kilograd.search.predict import (
-    PREDICTOR,
-    channel_orders,
-    predicted,
-    score_layers,
-    train_head,
-)
+from kilograd.search.predict import PREDICTOR, channel_orders, score_layers, train_head
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.scores import PREDICTORS
@@ -120,20 +114,21 @@ def find(
     if channels == "best":
         scores = score_layers(network, head, layers)
         orders = channel_orders(network.forward, layers, scores, predictor)
-    foretell = partial(
-        predicted, network, head, layers, bench.rates, name=network.name, orders=orders
-    )
-    foretold = None
+    foretold: Foretold | None = None
+    by_gradients: Contributions | None = None
+    try:
+        whole = foretell(network, head, layers, bench.rates, orders)
+        by_gradients, foretold = whole.contributions(network.name), whole
+    except InputError:  # measuring survives a head that diverged
+        if contributions is None and method == "fast":
+            raise
     if contributions is None and method == "fast":
-        contributions = foretell()
-    else:
-        with suppress(InputError):  # measuring survives a head that diverged
-            foretold = foretell()
+        contributions, by_gradients = by_gradients, None
     if contributions is None:
         contributions = contribute(network, bench, layers, method, effort.seeds, orders)
     taken = time.perf_counter() - start
-    found, choosers = select_by(contributions, foretold, orders, taken)
-    return trained(bench, found, choosers, effort.seeds, rates, effort.rounds)
+    found, choosers = select_by(contributions, by_gradients, orders, taken)
+    return trained(bench, found, choosers, effort.seeds, rates, effort.rounds, foretold)
 
 
 def _selected(

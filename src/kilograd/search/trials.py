@@ -14,6 +14,7 @@ import numpy as np
 
 from kilograd.search.choice import Chooser, refined
 from kilograd.search.correction import correct
+from kilograd.search.foretold import Foretold
 from kilograd.search.found import Found, Point
 from kilograd.search.layers import Layers
 from kilograd.search.measure import Bench, gain
@@ -44,6 +45,7 @@ def trained(
     seeds: int,
     rates: Sequence[float],
     rounds: int,
+    foretold: Foretold | None = None,
 ) -> Found:
     """The same with all its schemes trained, what `choosers` would have trained next in `rounds`
     rounds by contributions that all trainings so far have corrected, and as the answer at each
@@ -63,9 +65,10 @@ def trained(
     trial = _Trial(bench, found, seeds, sorted({*rates, min(rates) / 3}))
     points = trial.run([*found.front, *found.foretold, *found.by_hand])
     rng, table = np.random.default_rng(0), found.contributions.distinct(found.layers)
+    wholes = [replace(foretold, rates=bench.at(r).rates) for r in trial.rates] if foretold else []
     for _ in range(rounds):
         realised = {p.scheme: p.realised for p in points if p.realised}
-        fresh = refined(choosers, correct(table, realised), points, rng)
+        fresh = refined(choosers, correct(table, realised, wholes), points, rng)
         if not fresh:
             break
         points += trial.run([replace(p, gain=p.scheme.gain(table)) for p in fresh])
@@ -110,7 +113,7 @@ class _Trial:
     """Trains schemes, each at all rates."""
 
     def __init__(self, bench: Bench, found: Found, seeds: int, rates: Sequence[float]) -> None:
-        self._bench, self._found, self._rates = bench, found, rates
+        self._bench, self._found, self.rates = bench, found, rates
         self._seeds = range(seeds)
         self._spec = found.layers.spec(0, {})
         (self._head,), (self._rate,) = self._best([self._spec], "training the head")
@@ -129,7 +132,7 @@ class _Trial:
         what, seeds = "training the best again", range(times * len(self._seeds))
         (head,) = self._accuracies([self._spec], self._rate, seeds, what)
         judged = []
-        for rate in self._rates:
+        for rate in self.rates:
             those = [point for point in points if point.lr == rate]
             rows = self._accuracies(list(map(self._found.spec_of, those)), rate, seeds, what)
             pairs = zip(those, rows, strict=True)
@@ -142,7 +145,7 @@ class _Trial:
         """
         best = np.full((len(specs), len(self._seeds)), -np.inf)
         rates, climbing = np.zeros(len(specs)), list(range(len(specs)))
-        for rate in sorted(self._rates, reverse=True):
+        for rate in sorted(self.rates, reverse=True):
             rows = self._accuracies([specs[i] for i in climbing], rate, self._seeds, what)
             better = rows.mean(axis=1) >= best[climbing].mean(axis=1)
             climbing = [index for index, each in zip(climbing, better, strict=True) if each]
