@@ -1,7 +1,7 @@
 """Found schemes against hand-made ones at equal SRAM: accuracy, and whether gains add up.
 
     python benchmarks/search_accuracy.py --tables DIRECTORY [--data digits faces spoken speech]
-        [--seeds 3] [--rounds N] [--channels first|best] [--jobs 2] [--json FILE]
+        [--seeds 3] [--tests 12] [--rounds N] [--channels first|best] [--jobs 2] [--json FILE]
         [--plots DIRECTORY] [--quick]
 
 Tasks: `digits`, `faces` and `spoken`, transfer of the pretrained MCUNet-5FPS (transfer.py), and
@@ -17,8 +17,8 @@ so that there is no stack), and --curve evenly spaced ones between. As always it
 and the last layers that fit a limit, too, so what it knows nothing of are the published schemes.
 Then the answers and the references are trained with the same samples in the same order, from the
 same head, each at the rate that is best on samples to judge by, and tested by the task's test
-samples, which nothing was chosen by: mean and sample standard deviation over the seeds. `more` is
-found less reference, with the standard error of the difference seed by seed.
+samples, which nothing was chosen by: mean and sample standard deviation over --tests seeds. `more`
+is found less reference, with the standard error of the difference seed by seed.
 
 A second table has what the largest sums of measured and of foretold contributions gained.
 `predicted` is the sum of contributions, `realised` what a scheme gained over the head alone when it
@@ -54,6 +54,8 @@ from kilograd.planning.front import FrontPoint
 from kilograd.report.choices import front
 from kilograd.report.contributions import additivity
 from kilograd.report.drawing import svg
+from kilograd.search.correction import correct
+from kilograd.search.foretold import Foretold, foretell
 from kilograd.search.found import Found, Point
 from kilograd.search.measure import Bench
 from kilograd.search.points import biases_only, head_only, last_layers
@@ -62,6 +64,7 @@ from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.search import CHANNELS, find, with_ratios
 from kilograd.search.table import Contributions, Gain
+from kilograd.search.trials import best_rate
 from kilograd.update import Spec
 
 RATES = (0.01, 0.03)
@@ -213,8 +216,10 @@ class Compared:
 
 def measure(
     name: str, case: Case, arguments: argparse.Namespace
-) -> tuple[list[Compared], list[Tested], Found]:
-    """A comparison for each reference, all that was tested, and the result of the search."""
+) -> tuple[list[Compared], list[Tested], Found, list[Foretold]]:
+    """A comparison for each reference, all that was tested, the result of the search, and what
+    gradients foretell at each rate.
+    """
     model = ResourceModel(case.network)
     gains = contributions(arguments.tables, name, model, arguments.quick)
     named = references(name, model)
@@ -232,7 +237,9 @@ def measure(
     tries = [
         (key, kind, limits[key], scheme.spec(case.layers)) for key, (kind, scheme) in named.items()
     ]
-    head = train_head(case.network, case.bench, case.layers)
+    bench = best_rate(case.bench, case.layers, RATES, arguments.seeds)
+    head = train_head(case.network, bench, case.layers)
+    foretold = foretell(case.network, head, case.layers, bench.rates, found.orders)
     scores = score_layers(case.network, head, case.layers)
     orders = channel_orders(case.network.forward, case.layers, scores, "magnitude")
     tries += [
@@ -254,7 +261,7 @@ def measure(
         replace(case.bench, task=judged),
         [*specs, *map(found.spec_of, points)],
         rates,
-        arguments.seeds,
+        arguments.tests,
     )
     by_hand = [
         Tested(key, kind, sram, *result)
@@ -272,7 +279,8 @@ def measure(
         for budget in budgets
         for kind, each in (("largest sum", largest), ("found", best))
     ]
-    return compared, [*by_hand, *curve], found
+    wholes = [replace(foretold, rates=bench.at(rate).rates) for rate in (min(RATES) / 3, *RATES)]
+    return compared, [*by_hand, *curve], found, wholes
 
 
 def tell(what: str, more: Sequence[float]) -> None:
@@ -307,8 +315,37 @@ def foretold(found: Found) -> str:
     return table(("SRAM limit", "measured sum", "its rate", "foretold sum", "its rate"), rows)
 
 
+def left_out(found: Found, wholes: Sequence[Foretold]) -> str:
+    """How well trained schemes are told by others: corrected contributions of four fifths of them
+    against what the last fifth gained, each fifth in turn, with and without what gradients foretell
+    of whole schemes.
+    """
+    gained = {p.scheme: p.realised for p in found.points if p.realised and p.scheme != Scheme(0)}
+    schemes = [*gained]
+    gains = np.array([each.mean for each in gained.values()])
+    fifths = np.array_split(np.random.default_rng(0).permutation(len(schemes)), 5)
+    lines = []
+    for label, whole in (("sums alone", ()), ("and what is foretold of the whole", wholes)):
+        told = np.zeros(len(schemes))
+        for fifth in fifths:
+            others = {s: gained[s] for i, s in enumerate(schemes) if i not in fifth}
+            correction = correct(found.contributions.distinct(found.layers), others, whole)
+            told[fifth] = correction.mean.of_schemes([schemes[i] for i in fifth])
+        error = np.sqrt(np.mean((told - gains) ** 2))
+        lines.append(
+            f"{label}: {100 * error:.1f} points off, correlation "
+            f"{np.corrcoef(told, gains)[0, 1]:.2f}"
+        )
+    return f"gains of {len(schemes)} schemes told by others: {'; '.join(lines)}"
+
+
 def report(
-    name: str, compared: list[Compared], every: list[Tested], found: Found, plots: Path | None
+    name: str,
+    compared: list[Compared],
+    every: list[Tested],
+    found: Found,
+    wholes: Sequence[Foretold],
+    plots: Path | None,
 ) -> None:
     print(f"\n{name}\n\n{table(HEADER, [each.cells() for each in compared])}\n")
     published = [each for each in compared if each.reference.kind == "published"]
@@ -334,6 +371,7 @@ def report(
             f"correlation {np.corrcoef(pairs.T)[0, 1]:.2f} of {len(pairs)} schemes, "
             f"{np.corrcoef(upper.T)[0, 1]:.2f} of the half that gained most"
         )
+        print(left_out(found, wholes))
     if plots is None:
         return
     plots.mkdir(parents=True, exist_ok=True)
@@ -353,6 +391,7 @@ def main() -> None:
     parser.add_argument("--tables", type=Path)
     parser.add_argument("--data", nargs="+", default=[*CASES], choices=[*CASES])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tests", type=int, default=12, help="seeds of what is tested")
     parser.add_argument("--curve", type=int, default=2, help="budgets between the references")
     parser.add_argument("--rounds", type=int, help="by default those of the search, 6")
     parser.add_argument("--channels", choices=CHANNELS, default="first")
@@ -363,7 +402,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.quick:
-        arguments.seeds, arguments.rounds = 1, 1
+        arguments.seeds = arguments.tests = arguments.rounds = 1
     results = []
     for name in arguments.data:
         case = CASES[name]("int8")
@@ -373,13 +412,13 @@ def main() -> None:
             bench = replace(bench, training=replace(bench.training, epochs=1))
             test = (test[0][:20], test[1][:20])
         case = replace(case, bench=replace(bench, task=task, jobs=arguments.jobs), test=test)
-        compared, every, found = measure(name, case, arguments)
+        compared, every, found, wholes = measure(name, case, arguments)
         results.append(
             {"task": name, "tested": [own.to_json() for own in every], "found": found.to_json()}
         )
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        report(name, compared, every, found, arguments.plots)
+        report(name, compared, every, found, wholes, arguments.plots)
 
 
 if __name__ == "__main__":

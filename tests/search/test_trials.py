@@ -22,38 +22,41 @@ def point(size: int, gained: float) -> Point:
 
 @dataclass
 class Again:
-    """What points gain with twice and four times the seeds, by size."""
+    """What points gain with twice, four and eight times the seeds, by size."""
 
-    gains: dict[int, tuple[float, float]]
+    gains: dict[int, tuple[float, ...]]
 
     def again(self, points: list[Point], times: int) -> list[Point]:
-        return [
-            replace(p, realised=Gain(self.gains[p.sram_bytes][times == 4], 0.0, 3 * times))
-            for p in points
-        ]
+        def realised(size: int) -> Gain:
+            return Gain(self.gains[size][{2: 0, 4: 1, 8: 2}[times]], 0.0, 3 * times)
+
+        return [replace(p, realised=realised(p.sram_bytes)) for p in points]
 
 
 def choosers(*limits: int) -> list[Chooser]:
     return [Chooser(None, Limits(limit)) for limit in limits]
 
 
-def test_the_luckiest_is_found_out_and_the_better_two_go_on():
-    """Of five the last is never trained again, the first is the third with twice the seeds."""
-    points = [point(5, 0.9), point(4, 0.8), point(3, 0.7), point(2, 0.6), point(1, 0.5)]
-    gains = {5: (0.2, 1.0), 4: (0.6, 0.3), 3: (0.7, 0.4), 2: (0.1, 1.0)}
-    again, answers = _judged(Again(gains), choosers(5), points)
-    assert {p.biases: p.realised.runs for p in again.values()} == {5: 6, 4: 12, 3: 12, 2: 6}
-    assert answers[5].biases == 3 and answers[5].realised == Gain(0.4, 0.0, 12)
+def test_the_luckiest_are_found_out_and_the_better_half_goes_on():
+    """Of nine the last is never trained again, of eight four are left, of four two."""
+    points = [point(size, size / 10) for size in range(9, 0, -1)]
+    few, lost = (0.2, 1.0, 1.0), (0.6, 0.1, 1.0)
+    gains = {9: few, 8: lost, 7: (0.8, 0.5, 0.3), 6: (0.7, 0.6, 0.4), 5: (0.5, 0.4, 1.0)}
+    gains |= dict.fromkeys((4, 3, 2), few)
+    again, answers = _judged(Again(gains), choosers(9), points)
+    runs = {p.biases: p.realised.runs for p in again.values()}
+    assert runs == {9: 6, 8: 12, 7: 24, 6: 24, 5: 12, 4: 6, 3: 6, 2: 6}
+    assert answers[9].biases == 6 and answers[9].realised == Gain(0.4, 0.0, 24)
 
 
 def test_more_sram_is_never_answered_by_less():
-    """The best within 10 was the fifth within 20 by its first seeds."""
-    sizes = (20, 19, 18, 17, 10)
+    """The best within 10 was the last of all by its first seeds."""
+    sizes = (*range(30, 20, -1), 10)
     points = [point(size, 0.9 - i / 100) for i, size in enumerate(sizes)]
-    gains = {20: (0.3, 0.3), 19: (0.2, 0.2), 18: (0.1, 0.1), 17: (0.0, 0.0), 10: (0.5, 0.5)}
-    _, answers = _judged(Again(gains), choosers(20, 10), points)
-    assert [limit for limit in answers] == [10, 20]
-    assert answers[10].biases == answers[20].biases == 10
+    gains = {size: (0.3 - i / 100,) * 3 for i, size in enumerate(sizes)} | {10: (0.5, 0.5, 0.5)}
+    _, answers = _judged(Again(gains), choosers(30, 10), points)
+    assert [limit for limit in answers] == [10, 30]
+    assert answers[10].biases == answers[30].biases == 10
 
 
 @dataclass

@@ -85,6 +85,8 @@ def climb(
                 reached, gain, changes = best, more, 1
             else:
                 changes += 1
+        if reached in too_large:  # nothing near may fit
+            break
         if fits(reached, model, limits, reserve_bytes):
             return reached
         too_large.add(reached)

@@ -21,7 +21,7 @@ from kilograd.search.measure import Bench, gain
 from kilograd.search.scheme import Scheme
 from kilograd.update import Spec
 
-JUDGED = ((4, 2), (2, 4))
+JUDGED = ((8, 2), (4, 4), (2, 8))
 """How many of the best are trained again, and with how many times the seeds in all."""
 
 
@@ -48,12 +48,13 @@ def trained(
     foretold: Foretold | None = None,
 ) -> Found:
     """The same with all its schemes trained, what `choosers` would have trained next in `rounds`
-    rounds by contributions that all trainings so far have corrected, and as the answer at each
-    limit the scheme that gains most; of equal ones the smallest.
+    rounds by contributions that all trainings so far have corrected, with what is `foretold` of
+    whole schemes at each rate, and as the answer at each limit the scheme that gains most; of equal
+    ones the smallest.
 
     Of many schemes the one that gains most has been lucky, too: the best are trained with as many
-    seeds again, the better half of them with twice as many, and all seeds decide (successive
-    halving, Jamieson and Talwalkar, AISTATS 2016).
+    seeds again, and so on with the better half of them until two are left; all seeds decide
+    (successive halving, Jamieson and Talwalkar, AISTATS 2016).
 
     Contributions are summed as if they were independent, and those of "fast" are predictions, so
     the largest sum need not be the best scheme. Many layers that learn at once overshoot at a rate
