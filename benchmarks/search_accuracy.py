@@ -315,28 +315,24 @@ def foretold(found: Found) -> str:
     return table(("SRAM limit", "measured sum", "its rate", "foretold sum", "its rate"), rows)
 
 
-def left_out(found: Found, wholes: Sequence[Foretold]) -> str:
-    """How well trained schemes are told by others: corrected contributions of four fifths of them
-    against what the last fifth gained, each fifth in turn, with and without what gradients foretell
-    of whole schemes.
+def told_before(found: Found, wholes: Sequence[Foretold]) -> str:
+    """What corrected contributions of the schemes of the trial tell of those that refinement
+    trained, with and without what gradients foretell of whole schemes.
     """
-    gained = {p.scheme: p.realised for p in found.points if p.realised and p.scheme != Scheme(0)}
-    schemes = [*gained]
-    gains = np.array([each.mean for each in gained.values()])
-    fifths = np.array_split(np.random.default_rng(0).permutation(len(schemes)), 5)
-    lines = []
-    for label, whole in (("sums alone", ()), ("and what is foretold of the whole", wholes)):
-        told = np.zeros(len(schemes))
-        for fifth in fifths:
-            others = {s: gained[s] for i, s in enumerate(schemes) if i not in fifth}
-            correction = correct(found.contributions.distinct(found.layers), others, whole)
-            told[fifth] = correction.mean.of_schemes([schemes[i] for i in fifth])
+    refined = {point.scheme for point in found.refined}
+    gained = {p.scheme: p.realised for p in found.points if p.realised}
+    before = {scheme: gain for scheme, gain in gained.items() if scheme not in refined}
+    left = [scheme for scheme in gained if scheme in refined]
+    if len(left) < 3:
+        return "too few schemes were refined to tell how well they were told"
+    gains = np.array([gained[scheme].mean for scheme in left])
+    table, lines = found.contributions.distinct(found.layers), []
+    for label, whole in (("sums alone", ()), ("with what is foretold of the whole", wholes)):
+        told = correct(table, before, whole).mean.of_schemes(left)
         error = np.sqrt(np.mean((told - gains) ** 2))
-        lines.append(
-            f"{label}: {100 * error:.1f} points off, correlation "
-            f"{np.corrcoef(told, gains)[0, 1]:.2f}"
-        )
-    return f"gains of {len(schemes)} schemes told by others: {'; '.join(lines)}"
+        correlation = np.corrcoef(told, gains)[0, 1]
+        lines.append(f"{label} {100 * error:.1f} points off, correlation {correlation:.2f}")
+    return f"{len(left)} refined schemes told by {len(before)} others: {'; '.join(lines)}"
 
 
 def report(
@@ -371,7 +367,7 @@ def report(
             f"correlation {np.corrcoef(pairs.T)[0, 1]:.2f} of {len(pairs)} schemes, "
             f"{np.corrcoef(upper.T)[0, 1]:.2f} of the half that gained most"
         )
-        print(left_out(found, wholes))
+        print(told_before(found, wholes))
     if plots is None:
         return
     plots.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ def search(
         samples: how many samples a run learns from at most, classes in proportion.
         test_samples: how many it is judged by at most.
         rounds: how often, at most, the trained schemes correct the contributions and what is best
-            by these is trained; "measured" 6, "quick" 3, "fast" 0 by default.
+            by that is trained; "measured" 6, "quick" 3, "fast" 0 by default.
         lr: the learning rate at the start of a run, by default the optimiser's; of several, the one
             at which the head alone and the head with all biases do best is taken. The schemes that
             are best by their sums are trained at these and at a third of the smallest, from the
@@ -70,7 +70,8 @@ def search(
         front: how many SRAM limits the front of gain against SRAM has, evenly spaced; or the limits
             themselves, in bytes or as "64KB", and what is best at each of them is searched, too.
         time_limit: seconds that each selection may take, of which there are two at each limit that
-            was asked for; when they are over, the scheme has a gap.
+            was asked for; when they are over, the scheme has a gap. Each choice of a round is
+            limited by as much.
         jobs: processes at a time, by default the number of cores, or what `joblib.parallel_config`
             says, which also chooses another backend, such as Dask or Ray.
         store: directory of measurements; by default one in kilograd's cache.

@@ -86,9 +86,35 @@ def test_what_is_reached_starts_at_the_best_that_was_trained_inside(model):
     assert point.scheme == best and point.kind == "refined"
     assert point.gain == pytest.approx(best.gain(contributions))
     small = chooser.within(points[0].sram_bytes)
-    assert small.reached(points, Gains(contributions)).sram_bytes <= points[0].sram_bytes
-    assert small.reached(points[1:], Gains(contributions)) is None
-    assert replace(chooser, seconds=0.0).reached(points, Gains(contributions)).scheme == best
+    assert small.reached(points[1:], Gains(contributions)) is None, "nothing trained fits"
+
+
+def test_what_is_reached_fits_when_it_is_linked(model):
+    """Its stack may be larger than that of the head, and its flash is known then only."""
+    contributions = Gains(table(model, 1))
+    start = trained(model, Scheme(0), 0.0)
+    largest = model.linked(every_scheme(model)[-1])
+    least = model.linked(Scheme(0))
+    sram = (least.sram_bytes + largest.sram_bytes) // 2
+    flash = largest.flash_bytes - 1
+    for limits in (Limits(sram), Limits(PLENTY, flash_bytes=flash)):
+        point = Chooser(model, limits).reached([start], contributions)
+        best = select(contributions.table, model, limits).scheme
+        measured = model.linked(point.scheme)
+        assert measured.sram_bytes <= limits.sram_bytes
+        assert measured.flash_bytes <= (limits.flash_bytes or PLENTY)
+        assert point.gain > 0.8 * best.gain(contributions.table)
+
+
+def test_without_time_the_best_that_was_planned_is_reached(model):
+    contributions = Gains(table(model, 1))
+    fresh = ResourceModel(model.compiler, model.ratios)
+    planned = sorted(every_scheme(model), key=lambda s: contributions.of_schemes([s])[0])[-9]
+    start = trained(fresh, Scheme(0), 0.0)
+    chooser = Chooser(fresh, Limits(PLENTY), seconds=0.0)
+    assert chooser.reached([start], contributions).scheme == Scheme(0)
+    fresh.static_bytes(planned)
+    assert chooser.reached([start], contributions).scheme == planned
 
 
 def test_one_is_drawn_and_one_is_beside_at_each_limit(model):

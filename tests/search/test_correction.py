@@ -18,7 +18,7 @@ from kilograd.search.correction import (
     Gains,
     correct,
 )
-from kilograd.search.limits import Limits
+from kilograd.search.limits import Limits, fits
 from kilograd.search.neighbours import CHANGES, climb, neighbours
 from kilograd.search.scheme import Scheme
 from kilograd.search.table import Contributions, Gain
@@ -157,7 +157,7 @@ def test_what_is_foretold_of_whole_schemes_is_used_as_far_as_it_is_true(share):
 
     assert error(found) < 0.5 * error(plain)
     misled = correct(contributions, realised, [other])
-    assert error(misled) < 1.3 * error(plain)
+    assert error(misled) < 1.1 * error(plain)
 
 
 def test_the_share_of_what_is_foretold_is_one_more_unknown():
@@ -166,14 +166,15 @@ def test_the_share_of_what_is_foretold_is_one_more_unknown():
         "one", ("a",), Gain(0.5), {1: Gain(0.1, 0.02, 4)},
         {("a", WHOLE): Gain(0.3, 0.06, 4)}, "measured",
     )  # fmt: skip
-    realised = {
-        Scheme(1): Gain(0.06, 0.02, 4),
-        Scheme.of(1, {"a": WHOLE}): Gain(0.2, 0.02, 4),
-    }
     foretold = Saturating(3, ("a",))
     f = foretold.gains(np.array([1, 1]), np.array([[0.0], [1.0]]), [("a", WHOLE)])
+    y = 0.6 * f
+    realised = {
+        Scheme(1): Gain(y[0], 0.02, 4),
+        Scheme.of(1, {"a": WHOLE}): Gain(y[1], 0.02, 4),
+    }
     m, d = np.array([0.1, 0.3]), np.diag([0.02**2, 0.06**2]) / 4
-    x, y = np.array([[1.0, 0, f[0]], [1, 1, f[1]]]), np.array([0.06, 0.2])
+    x = np.array([[1.0, 0, f[0]], [1, 1, f[1]]])
     best = None
     for kappa, tau, sigma in product(KAPPAS, TAUS, SIGMAS):
         prior = np.diag([0.0, 0.0, SHARE[1] ** 2])
@@ -261,7 +262,7 @@ def test_neighbours_keep_the_limits_of_a_step():
 @pytest.mark.parametrize("case", [("chain", "int8"), ("residual", "float32")], ids="-".join)
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_climb_ends_where_no_neighbour_gains_more(models, case, share):  # noqa: F811
-    """It is within the limits, and near the best of all; not further than it may plan in vain."""
+    """It is within the limits, and near the best of all."""
     model = model_of(models, *case)
     foretold = Saturating(4, model.layers.paths)
     needs = {scheme: model.static_bytes(scheme) for scheme in every_scheme(model)}
@@ -269,14 +270,17 @@ def test_a_climb_ends_where_no_neighbour_gains_more(models, case, share):  # noq
     for seed, part in product(range(3), (0.1, 0.4, 0.8)):
         gains = Gains(table(model, seed), share, foretold)
         limits = Limits(int(np.quantile([*needs.values()], part)) + 100)
-        top = climb(Scheme(0), gains, model, limits, reserve_bytes=100)
+
+        def accept(scheme, most=limits.sram_bytes - 100):
+            return needs[scheme] <= most
+
+        top = climb(Scheme(0), gains, model, limits, reserve_bytes=100, accept=accept)
         inside = [scheme for scheme in needs if needs[scheme] <= limits.sram_bytes - 100]
         near = neighbours(top, gains, model, limits, reserve_bytes=100)
         own, best = gains.of_schemes([top])[0], gains.of_schemes(inside).max()
         assert top in inside
         assert all(gains.of_schemes([each])[0] <= own + 1e-6 for each in near)
         reached.append(own / best)
-        assert climb(Scheme(0), gains, model, limits, reserve_bytes=100, seconds=0) == Scheme(0)
     assert np.median(reached) > 0.999 and np.mean(reached) > 0.9
 
 
@@ -286,8 +290,14 @@ def test_a_climb_keeps_the_limits_of_a_step():
     taken = sorted(model.step(scheme).seconds for scheme in every_scheme(model))
     most = taken[len(taken) // 3]
     limits = Limits(10**6, step=(StepLimit("seconds", most),))
-    top = climb(Scheme(0), gains, model, limits, reserve_bytes=0)
-    free = climb(Scheme(0), gains, model, Limits(10**6), reserve_bytes=0)
+
+    def reached(limits):
+        def accept(scheme):
+            return fits(scheme, model, limits, 0)
+
+        return climb(Scheme(0), gains, model, limits, reserve_bytes=0, accept=accept)
+
+    top, free = reached(limits), reached(Limits(10**6))
     assert model.step(top).seconds <= most < model.step(free).seconds and top != Scheme(0)
 
 

@@ -12,12 +12,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import kilograd as kg
 from kilograd.cli import app
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
+from kilograd.search.correction import correct
 from kilograd.search.layers import layers_of
 from kilograd.search.scheme import Scheme
 from kilograd.search.search import find, with_ratios
@@ -98,21 +100,22 @@ def test_the_scheme_is_the_best_of_the_front_when_trained(place, found):
             for lr in (0.05 / 3, 0.05)
         }
 
-    by_head = accuracies(found.layers.spec(0, {}), 8)
+    by_head = accuracies(found.layers.spec(0, {}), 16)
     lr = max(by_head, key=lambda lr: by_head[lr][:2].mean())
     head = by_head[lr]
     for point in found.points:
-        by_rate = accuracies(found.spec_of(point), 8)
+        by_rate = accuracies(found.spec_of(point), 16)
         means = {lr: row[:2].mean() for lr, row in by_rate.items()}
         assert point.realised is not None and means[point.lr] == max(means.values())
         runs = point.realised.runs
         over = by_rate[point.lr][:runs] - head[:runs]
         assert point.realised.mean == pytest.approx(over.mean())
         assert point.realised.spread == pytest.approx(over.std(ddof=1))
-    contenders = [point for point in found.points if point.realised.runs == 8]
+    contenders = [point for point in found.points if point.realised.runs == 16]
     assert len(contenders) == 2 and found.best in contenders
     assert found.best.realised.mean == max(point.realised.mean for point in contenders)
-    assert sorted(point.realised.runs for point in found.points)[-4:] == [4, 4, 8, 8]
+    runs = sorted(point.realised.runs for point in found.points)
+    assert runs[-4:] == [8, 8, 16, 16] and set(runs[-8:-4]) == {4}
     assert found.answers == {int(SRAM): found.best}
     assert "# Trained, it gains " in found.scheme() and f"(lr {found.best.lr:g})" in found.scheme()
 
@@ -149,14 +152,46 @@ def test_rounds_try_what_corrected_contributions_choose(place, found):
     assert len(list((place / "store").glob("*/*.json"))) > runs
     assert [point.scheme for point in more.front] == schemes
     assert more.contributions == found.contributions
-    assert more.best.realised.runs == 8
+    assert more.best.realised.runs == 16
     for point in more.refined:
         assert point.kind == "refined" and point.sram_bytes <= int(SRAM) and not point.proven
         assert point.gain == pytest.approx(point.scheme.gain(found.contributions))
         smaller = [p for p in more.points if p.sram_bytes < point.sram_bytes]
         ahead = all(p.realised.mean < point.realised.mean for p in smaller)
-        assert (ahead or point.realised.runs > 2) == (point in more.ahead)
+        assert (ahead or point.realised.runs == 16) == (point in more.ahead)
     assert more.best in more.ahead and len(more.ahead) < len(more.points)
+
+
+def test_what_gradients_foretell_of_whole_schemes_corrects(place, found, monkeypatch):
+    """By one pass, at each rate of the trial; not where the head diverged."""
+    seen = []
+
+    def spied(table, realised, wholes):
+        seen.append(wholes)
+        return correct(table, realised, wholes)
+
+    monkeypatch.setattr("kilograd.search.trials.correct", spied)
+    options = {
+        "data": blobs(), "budget": kg.Budget(sram=SRAM), "store": place / "store", "front": 1,
+        "contributions": found.contributions, "rounds": 1, "epochs": 5, **OPTIONS,
+    }  # fmt: skip
+    kg.search(place / "net.onnx", **options)
+    (wholes,) = seen
+    assert [float(whole.rates.max()) for whole in wholes] == pytest.approx(
+        [0.05 / 3, 0.05], rel=0.2
+    )
+    assert len({id(whole.kernel) for whole in wholes}) == 1 and wholes[0].kernel.finite
+    assert all(len(whole.rates) > 0 for whole in wholes)
+    kg.search(place / "net.onnx", lr=1e30, **options)
+    assert seen[1] == []
+
+
+def test_a_network_of_nothing_but_its_head_has_one_scheme(tmp_path):
+    model = torch.nn.Linear(FEATURES, CLASSES)
+    options = {"data": blobs(), "budget": kg.Budget(sram=SRAM), "store": tmp_path / "store"}
+    for method in ("fast", "quick"):
+        found = kg.search(model, blobs()[0][:1], method=method, rounds=1, **options, **OPTIONS)
+        assert found.best.scheme == Scheme(0) and found.best.realised.mean == 0
 
 
 def test_what_gradients_foretell_is_trained_too(place, found):

@@ -22,8 +22,8 @@ FRONT_POINTS = 6
 
 @dataclass(frozen=True, eq=False)
 class Chooser:
-    """Chooses schemes of a model within `limits`, by contributions; a choice takes `seconds` at
-    most, and what linking takes.
+    """Chooses schemes of a model within `limits`, by contributions, and by gains that correct them;
+    a choice takes `seconds` at most, and what linking takes.
     """
 
     model: ResourceModel
@@ -60,8 +60,8 @@ class Chooser:
     def beside(
         self, trained: Iterable[Point], known: Collection[Scheme], gains: Gains
     ) -> Point | None:
-        """The best, not among the known, of the schemes little different from the trained one
-        within the limits that gained most; None where there is none, or none was found in time.
+        """The first of the `neighbours` of the trained scheme within the limits that gained most,
+        without the known; None where there is none, or none was found in time.
         """
         inside = self.inside(trained)
         if not inside:
@@ -74,16 +74,21 @@ class Chooser:
         return next((point for point in points if point), None)
 
     def reached(self, trained: Iterable[Point], gains: Gains) -> Point | None:
-        """The best that is reached by small changes from the best of the trained schemes within the
-        limits, by `gains`; None where none of those is, or its linked program is too large.
+        """What small changes reach from the best of the trained schemes within the limits, by
+        `gains`; None where there is none.
         """
         inside = [point.scheme for point in self.inside(trained)]
         if not inside:
             return None
+
+        def accept(scheme: Scheme) -> bool:
+            within = fits(scheme, self.model, self.limits, self._reserve_bytes)
+            return within and self._linked(scheme, gains.table, "refined") is not None
+
         start = inside[int(np.argmax(gains.of_schemes(inside)))]
         best = climb(
             start, gains, self.model, self.limits,
-            reserve_bytes=self._reserve_bytes, seconds=self.seconds,
+            reserve_bytes=self._reserve_bytes, accept=accept, seconds=self.seconds,
         )  # fmt: skip
         return self._linked(best, gains.table, "refined")
 
@@ -99,7 +104,9 @@ class Chooser:
                     low = middle
                 else:
                     high = middle - 1
-            if low and (point := self._linked(make(self.model, low), table, kind)):
+            scheme = make(self.model, low)
+            known = all(option in table.weights for option in scheme.weights)
+            if low and known and (point := self._linked(scheme, table, kind)):
                 points.append(point)
         return tuple(points)
 

@@ -87,11 +87,19 @@ class Gains:
 
 def rows_of(schemes: Iterable[Scheme], options: Sequence[Option]) -> tuple[IntArray, FloatArray]:
     """Depths of biases [S], and which options are chosen [S, O], as 0 or 1."""
-    schemes, columns = list(schemes), {option: place for place, option in enumerate(options)}
-    chosen = np.zeros((len(schemes), len(options)))
-    for row, scheme in zip(chosen, schemes, strict=True):
-        row[[columns[option] for option in scheme.weights]] = 1
-    return np.array([scheme.biases for scheme in schemes], int), chosen
+    numbers = {option: number for number, option in enumerate(options)}
+    chosen = [(each.biases, [numbers[option] for option in each.weights]) for each in schemes]
+    return chosen_rows(chosen, len(options))
+
+
+def chosen_rows(
+    schemes: Sequence[tuple[int, Sequence[int]]], options: int
+) -> tuple[IntArray, FloatArray]:
+    """The same of schemes as depths and numbers of options."""
+    chosen = np.zeros((len(schemes), options))
+    for row, (_, numbers) in zip(chosen, schemes, strict=True):
+        row[list(numbers)] = 1.0
+    return np.array([depth for depth, _ in schemes], int), chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +145,7 @@ def correct(
 ) -> Correction:
     """The distribution under which the gains over the head alone of schemes that were trained are
     likeliest; that of the head alone is 0 and tells nothing. Of those that foretell gains of whole
-    schemes the one is used under which they are likeliest.
+    schemes the one is used under which they are likeliest, or none.
     """
     realised = {scheme: gain for scheme, gain in realised.items() if scheme != Scheme(0)}
     seen = np.array([gain.mean for gain in realised.values()])
@@ -154,7 +162,7 @@ def correct(
 
     alike, apart = plain @ together @ plain.T, plain * noise @ plain.T
     likeliest, best = -np.inf, None
-    for each in foretold or (None,):
+    for each in (None, *foretold):
         whole = np.zeros((0, len(plain)))
         if each is not None:
             whole = each.gains(depths, chosen, options)[None]

@@ -35,11 +35,10 @@ class Foretold:
         """Of whole schemes [S]: the biases of the last `depths` [S] layers, and the `options` that
         are `chosen` [S, O], as 0 or 1.
         """
-        weights = self._weights[[self._places[option] for option in options]]
         found = np.zeros(len(depths))
         for start in range(0, len(depths), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            kernels = self._biases[depths[part]] + np.tensordot(chosen[part], weights, axes=1)
+            kernels = self.kernel.of_all(depths[part], chosen[part], options)
             found[part] = self.kernel.gains(kernels, self.rates)
         return (1 - self.reached) * (found - self._head)
 
@@ -48,14 +47,14 @@ class Foretold:
 
         Raises InputError where the head diverged.
         """
-        layers, options = self.kernel.layers, [*product(self.kernel.layers.paths, RATIOS)]
-        by_k = self.gains(np.arange(len(layers.body) + 1), np.zeros((len(layers.body) + 1, 0)), [])
-        if not np.isfinite(by_k).all():
+        if not self.kernel.finite:
             raise InputError(
                 f"gains cannot be foretold: the head alone diverged at lr={self.rates.max():g}, "
                 "its loss or gradients are not finite.\nWhat helps: a smaller lr."
             )
-        depths = np.array([layers.biases_from(path) for path, _ in options])
+        layers, options = self.kernel.layers, [*product(self.kernel.layers.paths, RATIOS)]
+        by_k = self.gains(np.arange(len(layers.body) + 1), np.zeros((len(layers.body) + 1, 0)), [])
+        depths = np.array([layers.biases_from(path) for path, _ in options], int)
         more = self.gains(depths, np.eye(len(options)), options) - by_k[depths]
         return Contributions(
             network=name,
@@ -72,21 +71,6 @@ class Foretold:
     @cached_property
     def _head(self) -> float:
         return float(self.kernel.gains(self.kernel.head[None], self.rates)[0])
-
-    @cached_property
-    def _biases(self) -> FloatArray:
-        """Kernels [K + 1, N, N] of the head and the biases of the last k layers."""
-        paths = reversed(self.kernel.layers.paths)
-        each = [self.kernel.head, *(self.kernel.biases[path] for path in paths)]
-        return np.cumsum(each, axis=0)
-
-    @cached_property
-    def _weights(self) -> FloatArray:
-        return np.stack([*self.kernel.weights.values()])
-
-    @cached_property
-    def _places(self) -> dict[Option, int]:
-        return {option: place for place, option in enumerate(self.kernel.weights)}
 
 
 def foretell(

@@ -32,7 +32,7 @@ class Point:
     gain a better scheme could exceed it, 0 where it is proven the best. `realised`: the gain over
     the head alone when the scheme is trained, at the rate `lr` that is best for it, None without
     data; contributions are summed as if they were independent. `kind`: "found" by its sum,
-    "refined" by the sum of contributions that trainings corrected, "foretold" by the sum of those
+    "refined" by gains that trainings corrected, "foretold" by the sum of contributions
     that the tangent kernel foretells, or one that people write by hand, "biases" or "last layers".
     """
 
@@ -111,7 +111,7 @@ class Found:
     `front`: the schemes with the largest sums of contributions at several limits up to those given,
     by SRAM; `by_hand`: at each limit that was asked for the biases of the last layers, and the last
     layers whole, as far as they fit; `foretold`: at each such limit the largest sum of foretold
-    contributions; `refined`: schemes found by contributions that trainings corrected; `best`: of
+    contributions; `refined`: schemes found by gains that trainings corrected; `best`: of
     those that gained most the one that does so with more seeds, or without data the largest sum;
     `answers` the same at every SRAM limit that was asked for, by bytes, ascending, with `best` at
     the largest; `spec`: what `kilograd.compile(update=...)` takes for it; `contributions` the table
@@ -146,11 +146,11 @@ class Found:
         """
         points = self.points
         best = undominated(points, lambda point: point.realised_mean)
-        runs = min((p.realised.runs for p in points if p.realised), default=0)
+        runs = max((p.realised.runs for p in points if p.realised), default=0)
         return tuple(
             p
             for p in points
-            if p.kind != "refined" or p in best or (p.realised and p.realised.runs > runs)
+            if p.kind != "refined" or p in best or (p.realised and p.realised.runs == runs)
         )
 
     def limits_of(self, point: Point) -> tuple[int, ...]:

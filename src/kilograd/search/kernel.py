@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +28,7 @@ from kilograd.ir import Graph, Value
 from kilograd.ir.interpret import evaluate
 from kilograd.options import Loss
 from kilograd.search.layers import Layer, Layers, Orders
+from kilograd.search.rows import FloatArray, IntArray, Option
 from kilograd.search.scheme import Scheme
 from kilograd.search.scores import with_parameters
 from kilograd.search.task import Split
@@ -59,6 +60,33 @@ class TangentKernel:
         parts = [self.biases[path] for path in paths]
         parts += [self.weights[path, ratio] for path, ratio in scheme.weights]
         return sum(parts, self.head)
+
+    def of_all(self, depths: IntArray, chosen: FloatArray, options: Sequence[Option]) -> FloatArray:
+        """`of` of many schemes [S, N, N]: the biases of the last `depths` [S] layers, and the
+        `options` that are `chosen` [S, O], as 0 or 1.
+        """
+        weights = self._weights[[self._places[option] for option in options]]
+        return self._biases[depths] + np.tensordot(chosen, weights, axes=1)
+
+    @property
+    def finite(self) -> bool:
+        """False where the head diverged."""
+        parts = (self.losses, self.head, *self.biases.values(), *self.weights.values())
+        return all(bool(np.isfinite(part).all()) for part in parts)
+
+    @cached_property
+    def _biases(self) -> FloatArray:
+        """Of the head and the biases of the last k layers [K + 1, N, N]."""
+        paths = reversed(self.layers.paths)
+        return np.cumsum([self.head, *(self.biases[path] for path in paths)], axis=0)
+
+    @cached_property
+    def _weights(self) -> FloatArray:
+        return np.array([*self.weights.values()]).reshape(-1, *self.head.shape)
+
+    @cached_property
+    def _places(self) -> dict[Option, int]:
+        return {option: place for place, option in enumerate(self.weights)}
 
     def gain(self, kernel: np.ndarray, rates: np.ndarray) -> float:
         """What steps at `rates` gain of a kernel; 0 where there is no loss or no gradient, NaN

@@ -6,26 +6,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 
-from kilograd.search.correction import Gains
+from kilograd.search.correction import Gains, chosen_rows
 from kilograd.search.integer import SLACK, TOLERANCE
 from kilograd.search.layers import Layers
 from kilograd.search.limits import Limits, fits
 from kilograd.search.resources import ResourceModel
-from kilograd.search.rows import FloatArray, IntArray, Option
+from kilograd.search.rows import Option
 from kilograd.search.scheme import Scheme
 
 CHANGES = 2
 """Such as one layer for another."""
 _AT_ONCE = 512
 """Schemes that are told apart exactly at a time."""
-_TOO_LARGE = 16
-"""Programs that a climb plans in vain at most."""
+_REFUSED = 16
+"""How many that are not accepted a climb tries at most, and then of those that are known."""
 _Chosen = tuple[int, tuple[int, ...]]
 """How many biases, and the numbers of the options."""
 
@@ -62,36 +62,56 @@ def climb(
     limits: Limits,
     *,
     reserve_bytes: int,
+    accept: Callable[[Scheme], bool],
     seconds: float = math.inf,
 ) -> Scheme:
     """The scheme that is reached from `scheme`, which is within the limits, by single changes while
-    one gains more, by two where none does, until nothing that is so near gains more; `scheme`
-    itself where that takes more than `seconds`, or too many programs.
+    one gains more, by two where none does, until none that is near is known to gain more.
 
-    What is too large is told by bounds on the way, and planned at the end. Where it does not fit,
-    the best that is near and may fit is where the climb goes on.
+    Bounds, and what the model learned, tell on the way what is too large; what is reached is for
+    `accept` to tell. Where it refuses, the climb goes on at the best that is near and may fit.
+    After many refusals, or `seconds`, it is the best accepted of all schemes that were planned.
     """
-    deadline, too_large = time.perf_counter() + seconds, set[Scheme]()
-    reached = scheme
-    while len(too_large) < _TOO_LARGE:
-        changes = CHANGES if too_large else 1
-        gain = -math.inf if too_large else gains.of_schemes([scheme])[0]
-        while changes <= CHANGES:
-            if time.perf_counter() > deadline:
-                return scheme
-            near = _ranked(reached, gains, model, limits, reserve_bytes, changes, assume=True)
-            best, more = next((each for each in near if each[0] not in too_large), (reached, gain))
-            if more > gain + TOLERANCE:
-                reached, gain, changes = best, more, 1
-            else:
-                changes += 1
-        if reached in too_large:  # nothing near may fit
-            break
-        if fits(reached, model, limits, reserve_bytes):
-            return reached
-        too_large.add(reached)
+    deadline, refused = time.perf_counter() + seconds, set[Scheme]()
+    (least,) = gains.of_schemes([scheme])
+    reached = _top(scheme, least, gains, model, limits, reserve_bytes, refused, deadline)
+    while reached is not None and len(refused) < _REFUSED:
+        if accept(reached):
+            return reached if gains.of_schemes([reached]).max() > least else scheme
+        refused.add(reached)
         model.learn(reached)
-    return scheme
+        reached = _top(reached, -math.inf, gains, model, limits, reserve_bytes, refused, deadline)
+    known = [each for each in model.planned if fits(each, model, limits, reserve_bytes)]
+    values = gains.of_schemes(known) if known else np.zeros(0)
+    best = (known[int(place)] for place in np.argsort(-values) if values[place] > least)
+    left = islice((each for each in best if each not in refused), _REFUSED)
+    return next((each for each in left if accept(each)), scheme)
+
+
+def _top(
+    scheme: Scheme,
+    gain: float,
+    gains: Gains,
+    model: ResourceModel,
+    limits: Limits,
+    reserve_bytes: int,
+    refused: Collection[Scheme],
+    deadline: float,
+) -> Scheme | None:
+    """Where a climb from a scheme of that gain ends, by bounds; a gain of -inf leaves it in any
+    case. None where there is no way from it, or no time.
+    """
+    reached, changes = scheme, 1 if gain > -math.inf else CHANGES
+    while changes <= CHANGES:
+        if time.perf_counter() > deadline:
+            return None
+        near = _ranked(reached, gains, model, limits, reserve_bytes, changes, assume=True)
+        best, more = next((each for each in near if each[0] not in refused), (reached, gain))
+        if more > gain + TOLERANCE:
+            reached, gain, changes = best, more, 1
+        else:
+            changes += 1
+    return None if gain == -math.inf else reached
 
 
 def _ranked(
@@ -111,7 +131,7 @@ def _ranked(
     options = gains.options
     near, single = _near(scheme, options, model.layers, changes)
     schemes = [*near]
-    depths, chosen = _rows(schemes, len(options))
+    depths, chosen = chosen_rows(schemes, len(options))
     rows = model.rows
     if assume:
         rows = replace(rows, arena=(*rows.arena, *model.learned))
@@ -120,7 +140,7 @@ def _ranked(
     for limit in limits.step:
         taken = model.costs(limit.quantity).least.values(depths, chosen, options)
         possible &= taken <= limit.most * (1 + SLACK)
-    alone = gains.of(*_rows(single, len(options))) - gains.of_schemes([scheme])
+    alone = gains.of(*chosen_rows(single, len(options))) - gains.of_schemes([scheme])
     promised = np.array([sum(alone[number] for number in numbers) for numbers in near.values()])
     order = np.argsort(-promised, kind="stable")
     order = order[possible[order]]
@@ -130,14 +150,6 @@ def _ranked(
         for place in np.argsort(-exact, kind="stable"):
             k, numbers = schemes[block[place]]
             yield Scheme.of(k, dict(options[number] for number in numbers)), float(exact[place])
-
-
-def _rows(schemes: Sequence[_Chosen], options: int) -> tuple[IntArray, FloatArray]:
-    """Depths [S] and chosen options [S, O] as `Gains.of` takes them."""
-    chosen = np.zeros((len(schemes), options))
-    for row, (_, numbers) in zip(chosen, schemes, strict=True):
-        row[list(numbers)] = 1.0
-    return np.array([biases for biases, _ in schemes], int), chosen
 
 
 def _near(

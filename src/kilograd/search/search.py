@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -14,7 +15,7 @@ from kilograd.errors import InputError
 from kilograd.options import Loss
 from kilograd.search.asked import check_front, front_of, limits_of
 from kilograd.search.choice import FRONT_POINTS, Chooser, ladder
-from kilograd.search.foretold import Foretold, foretell
+from kilograd.search.foretold import foretell
 from kilograd.search.found import Found, Point, undominated
 from kilograd.search.layers import Layers, Orders, layers_of
 from kilograd.search.limits import Limits
@@ -114,21 +115,19 @@ def find(
     if channels == "best":
         scores = score_layers(network, head, layers)
         orders = channel_orders(network.forward, layers, scores, predictor)
-    foretold: Foretold | None = None
+    foretold = foretell(network, head, layers, bench.rates, orders)
     by_gradients: Contributions | None = None
-    try:
-        whole = foretell(network, head, layers, bench.rates, orders)
-        by_gradients, foretold = whole.contributions(network.name), whole
-    except InputError:  # measuring survives a head that diverged
-        if contributions is None and method == "fast":
-            raise
     if contributions is None and method == "fast":
-        contributions, by_gradients = by_gradients, None
-    if contributions is None:
-        contributions = contribute(network, bench, layers, method, effort.seeds, orders)
+        contributions = foretold.contributions(network.name)
+    else:
+        with suppress(InputError):  # measuring survives a head that diverged
+            by_gradients = foretold.contributions(network.name)
+        if contributions is None:
+            contributions = contribute(network, bench, layers, method, effort.seeds, orders)
     taken = time.perf_counter() - start
     found, choosers = select_by(contributions, by_gradients, orders, taken)
-    return trained(bench, found, choosers, effort.seeds, rates, effort.rounds, foretold)
+    rounds, whole = effort.rounds, foretold if foretold.kernel.finite else None
+    return trained(bench, found, choosers, effort.seeds, rates, rounds, whole)
 
 
 def _selected(

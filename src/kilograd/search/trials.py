@@ -1,7 +1,7 @@
 """Trainings that decide: which rate, and which of the schemes that selection found.
 
 Contributions are summed as if they were independent, so the largest sum need not be the best. What
-schemes gain when they are trained corrects the contributions, and selection goes by these again.
+schemes gain when they are trained corrects the contributions, and tells which to train next.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def trained(
     points = trial.run([*found.front, *found.foretold, *found.by_hand])
     rng, table = np.random.default_rng(0), found.contributions.distinct(found.layers)
     wholes = [replace(foretold, rates=bench.at(r).rates) for r in trial.rates] if foretold else []
-    for _ in range(rounds):
+    for _ in range(rounds if table.layers else 0):
         realised = {p.scheme: p.realised for p in points if p.realised}
         fresh = refined(choosers, correct(table, realised, wholes), points, rng)
         if not fresh:
