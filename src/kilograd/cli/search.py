@@ -76,7 +76,7 @@ def search(
     rounds: Annotated[
         int | None,
         typer.Option(
-            help="Rounds that train what corrected contributions choose. Default: 6, quick 3, "
+            help="Rounds that train what is best by what was trained. Default: 6, quick 3, "
             "fast none.",
             show_default=False,
         ),
