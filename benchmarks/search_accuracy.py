@@ -33,7 +33,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -126,6 +126,20 @@ def published(layers: Sequence[str]) -> dict[str, Scheme]:
             deep = max(scheme.biases, *(len(layers) - layers.index(path) for path in weights))
             found[scheme.label] = Scheme.of(deep, weights)
     return found
+
+
+def specs_of(case: Case, named: Mapping[str, tuple[str, Scheme]]) -> dict[str, Spec]:
+    """What references train, by name; the published ones also with the largest channels."""
+    specs = {key: scheme.spec(case.layers) for key, (_, scheme) in named.items()}
+    scores = score_layers(
+        case.network, train_head(case.network, case.bench, case.layers), case.layers
+    )
+    orders = channel_orders(case.network.forward, case.layers, scores, "magnitude")
+    for key, (kind, scheme) in named.items():
+        if kind == "published":
+            weights = dict(scheme.weights)
+            specs[f"{key}, largest channels"] = case.layers.spec(scheme.biases, weights, orders)
+    return specs
 
 
 def contributions(
@@ -234,38 +248,24 @@ def measure(
         budget: max((p for p in found.front if p.sram_bytes <= budget), key=lambda p: p.gain)
         for budget in budgets
     }
-    tries = [
-        (key, kind, limits[key], scheme.spec(case.layers)) for key, (kind, scheme) in named.items()
-    ]
     bench = best_rate(case.bench, case.layers, RATES, arguments.seeds)
     head = train_head(case.network, bench, case.layers)
     foretold = foretell(case.network, head, case.layers, bench.rates, found.orders)
-    scores = score_layers(case.network, head, case.layers)
-    orders = channel_orders(case.network.forward, case.layers, scores, "magnitude")
-    tries += [
-        (
-            f"{key}, largest channels",
-            kind,
-            limits[key],
-            case.layers.spec(scheme.biases, dict(scheme.weights), orders),
-        )
-        for key, (kind, scheme) in named.items()
-        if kind == "published"
-    ]
-    specs = [spec for _, _, _, spec in tries]
-    rates, _ = at_best_rates(case.bench, specs, arguments.seeds)
+    specs = specs_of(case, named)
+    tries = [(key, named[key.split(",")[0]][0], limits[key.split(",")[0]]) for key in specs]
+    rates, _ = at_best_rates(case.bench, [*specs.values()], arguments.seeds)
     points = [*{p.scheme: p for p in (*sums.values(), *found.answers.values())}.values()]
     rates += [point.lr for point in points]
     judged = replace(case.bench.task, test=case.test, test_samples=None)
     accuracies = tested(
         replace(case.bench, task=judged),
-        [*specs, *map(found.spec_of, points)],
+        [*specs.values(), *map(found.spec_of, points)],
         rates,
         arguments.tests,
     )
     by_hand = [
         Tested(key, kind, sram, *result)
-        for (key, kind, sram, _), *result in zip(
+        for (key, kind, sram), *result in zip(
             tries, accuracies[: len(tries)], rates[: len(tries)], strict=True
         )
     ]
@@ -320,7 +320,7 @@ def told_before(found: Found, wholes: Sequence[Foretold]) -> str:
     trained, with and without what gradients foretell of whole schemes.
     """
     refined = {point.scheme for point in found.refined}
-    gained = {p.scheme: p.realised for p in found.points if p.realised}
+    gained = {p.scheme: p.realised for p in found.points if p.realised and p.scheme != Scheme(0)}
     before = {scheme: gain for scheme, gain in gained.items() if scheme not in refined}
     left = [scheme for scheme in gained if scheme in refined]
     if len(left) < 3:

@@ -70,8 +70,8 @@ def search(
         front: how many SRAM limits the front of gain against SRAM has, evenly spaced; or the limits
             themselves, in bytes or as "64KB", and what is best at each of them is searched, too.
         time_limit: seconds that each selection may take, of which there are two at each limit that
-            was asked for; when they are over, the scheme has a gap. Each choice of a round is
-            limited by as much.
+            was asked for; when they are over, the scheme has a gap. Each choice of a round
+            has as many, and what linking takes.
         jobs: processes at a time, by default the number of cores, or what `joblib.parallel_config`
             says, which also chooses another backend, such as Dask or Ray.
         store: directory of measurements; by default one in kilograd's cache.

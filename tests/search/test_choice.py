@@ -106,6 +106,31 @@ def test_what_is_reached_fits_when_it_is_linked(model):
         assert point.gain > 0.8 * best.gain(contributions.table)
 
 
+def test_a_climb_goes_on_where_linking_refuses(model):
+    """The program of the top is as large as there is, and one byte of stack too large."""
+    contributions = Gains(table(model, 1))
+    start = trained(model, Scheme(0), 0.0)
+    top = Chooser(model, Limits(PLENTY)).reached([start], contributions)
+    tight = ResourceModel(model.compiler, model.ratios)
+    linked = model.linked(top.scheme)
+    tight._linked[top.scheme] = replace(linked, stack_bytes=linked.stack_bytes + PLENTY)
+    point = Chooser(tight, Limits(PLENTY)).reached([start], contributions)
+    assert point.scheme not in (top.scheme, Scheme(0)) and 0 < point.gain <= top.gain
+
+
+def test_what_the_table_lacks_is_not_reached(model):
+    """Layers as a whole are planned for schemes by hand."""
+    whole = table(model, 1)
+    weights = {key: gain for key, gain in whole.weights.items() if key[1] != 1}
+    part = replace(whole, weights=weights)
+    fresh = ResourceModel(model.compiler, model.ratios)
+    chooser = Chooser(fresh, Limits(PLENTY))
+    assert {point.kind for point in chooser.by_hand(part)} == {"biases"}
+    start = trained(fresh, Scheme(0), 0.0)
+    point = replace(chooser, seconds=0.0).reached([start], Gains(part))
+    assert set(point.weights.values()) <= {ratio for _, ratio in weights}
+
+
 def test_without_time_the_best_that_was_planned_is_reached(model):
     contributions = Gains(table(model, 1))
     fresh = ResourceModel(model.compiler, model.ratios)

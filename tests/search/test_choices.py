@@ -87,7 +87,7 @@ def test_what_is_written_by_hand_is_a_choice_too(found):
 
 def test_what_was_refined_is_told_apart(found):
     point = Point(2, {}, 0.01, 25_000, 9_000, realised=Gain(0.09, 0.0, 2), kind="refined")
-    assert not point.proven and point.told() == "chosen by corrected contributions"
+    assert not point.proven and point.told() == "chosen by what was trained"
     whole = replace(found, best=point, refined=(point,))
     (own,) = (choice for choice in whole.choices() if choice.chosen)
     assert own.label.startswith("refined: ") and own.kind == "sum, refined"

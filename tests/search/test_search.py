@@ -19,6 +19,7 @@ import kilograd as kg
 from kilograd.cli import app
 from kilograd.compiler import prepare
 from kilograd.errors import InfeasibleError, InputError
+from kilograd.search import trials
 from kilograd.search.correction import correct
 from kilograd.search.layers import layers_of
 from kilograd.search.scheme import Scheme
@@ -163,14 +164,14 @@ def test_rounds_try_what_corrected_contributions_choose(place, found):
 
 
 def test_what_gradients_foretell_of_whole_schemes_corrects(place, found, monkeypatch):
-    """By one pass, at each rate of the trial; not where the head diverged."""
+    """By one pass, at each rate of the trial."""
     seen = []
 
     def spied(table, realised, wholes):
         seen.append(wholes)
         return correct(table, realised, wholes)
 
-    monkeypatch.setattr("kilograd.search.trials.correct", spied)
+    monkeypatch.setattr(trials, "correct", spied)
     options = {
         "data": blobs(), "budget": kg.Budget(sram=SRAM), "store": place / "store", "front": 1,
         "contributions": found.contributions, "rounds": 1, "epochs": 5, **OPTIONS,
@@ -181,9 +182,6 @@ def test_what_gradients_foretell_of_whole_schemes_corrects(place, found, monkeyp
         [0.05 / 3, 0.05], rel=0.2
     )
     assert len({id(whole.kernel) for whole in wholes}) == 1 and wholes[0].kernel.finite
-    assert all(len(whole.rates) > 0 for whole in wholes)
-    kg.search(place / "net.onnx", lr=1e30, **options)
-    assert seen[1] == []
 
 
 def test_a_network_of_nothing_but_its_head_has_one_scheme(tmp_path):
@@ -255,7 +253,7 @@ def test_each_limit_that_is_asked_for_has_an_answer(place, found, tmp_path):
     assert several.answers.keys() == {least, middle, int(SRAM)}
     assert several.answers[int(SRAM)] is several.best
     for limit, answer in several.answers.items():
-        judged = [p for p in several.points if p.sram_bytes <= limit and p.realised.runs == 8]
+        judged = [p for p in several.points if p.sram_bytes <= limit and p.realised.runs == 16]
         assert answer in judged and answer.realised_mean == max(p.realised_mean for p in judged)
     gained = [answer.realised_mean for answer in several.answers.values()]
     assert list(several.answers) == sorted(several.answers) and gained == sorted(gained)

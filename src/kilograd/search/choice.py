@@ -105,8 +105,8 @@ class Chooser:
                 else:
                     high = middle - 1
             scheme = make(self.model, low)
-            known = all(option in table.weights for option in scheme.weights)
-            if low and known and (point := self._linked(scheme, table, kind)):
+            measured = all(option in table.weights for option in scheme.weights)
+            if low and measured and (point := self._linked(scheme, table, kind)):
                 points.append(point)
         return tuple(points)
 

@@ -50,7 +50,7 @@ class Foretold:
         if not self.kernel.finite:
             raise InputError(
                 f"gains cannot be foretold: the head alone diverged at lr={self.rates.max():g}, "
-                "its loss or gradients are not finite.\nWhat helps: a smaller lr."
+                "its loss or a gradient behind it is not finite.\nWhat helps: a smaller lr."
             )
         layers, options = self.kernel.layers, [*product(self.kernel.layers.paths, RATIOS)]
         by_k = self.gains(np.arange(len(layers.body) + 1), np.zeros((len(layers.body) + 1, 0)), [])

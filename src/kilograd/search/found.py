@@ -66,7 +66,7 @@ class Point:
     def told(self) -> str:
         """How good its sum of contributions is, or where it is from."""
         if self.kind == "refined":
-            return "chosen by corrected contributions"
+            return "chosen by what was trained"
         if self.kind == "foretold":
             return "chosen by foretold contributions"
         if self.kind != "found":

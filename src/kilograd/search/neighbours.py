@@ -25,7 +25,9 @@ CHANGES = 2
 _AT_ONCE = 512
 """Schemes that are told apart exactly at a time."""
 _REFUSED = 16
-"""How many that are not accepted a climb tries at most, and then of those that are known."""
+"""After how many that are not accepted a climb ends."""
+_KNOWN = 3
+"""How many of those that were planned before it tries then."""
 _Chosen = tuple[int, tuple[int, ...]]
 """How many biases, and the numbers of the options."""
 
@@ -70,22 +72,34 @@ def climb(
 
     Bounds, and what the model learned, tell on the way what is too large; what is reached is for
     `accept` to tell. Where it refuses, the climb goes on at the best that is near and may fit.
-    After many refusals, or `seconds`, it is the best accepted of all schemes that were planned.
+    After many refusals, or `seconds`, it is the first accepted of the few best that were planned.
     """
     deadline, refused = time.perf_counter() + seconds, set[Scheme]()
     (least,) = gains.of_schemes([scheme])
     reached = _top(scheme, least, gains, model, limits, reserve_bytes, refused, deadline)
-    while reached is not None and len(refused) < _REFUSED:
+    while reached is not None and reached != scheme:
         if accept(reached):
-            return reached if gains.of_schemes([reached]).max() > least else scheme
+            if gains.of_schemes([reached])[0] > least:
+                return reached
+            break
         refused.add(reached)
+        if len(refused) == _REFUSED:
+            break
         model.learn(reached)
         reached = _top(reached, -math.inf, gains, model, limits, reserve_bytes, refused, deadline)
-    known = [each for each in model.planned if fits(each, model, limits, reserve_bytes)]
-    values = gains.of_schemes(known) if known else np.zeros(0)
+    if reached == scheme:
+        return scheme
+    chosen = {*gains.options}
+    known = [
+        each
+        for each in model.planned
+        if each not in refused
+        and chosen.issuperset(each.weights)
+        and fits(each, model, limits, reserve_bytes)
+    ]
+    values = gains.of_schemes(known)
     best = (known[int(place)] for place in np.argsort(-values) if values[place] > least)
-    left = islice((each for each in best if each not in refused), _REFUSED)
-    return next((each for each in left if accept(each)), scheme)
+    return next((each for each in islice(best, _KNOWN) if accept(each)), scheme)
 
 
 def _top(
