@@ -59,7 +59,7 @@ from kilograd.search.foretold import Foretold, foretell
 from kilograd.search.found import Found, Point
 from kilograd.search.measure import Bench
 from kilograd.search.points import biases_only, head_only, last_layers
-from kilograd.search.predict import channel_orders, score_layers, train_head
+from kilograd.search.predict import Trained, channel_orders, score_layers, train_head
 from kilograd.search.resources import ResourceModel
 from kilograd.search.scheme import Scheme
 from kilograd.search.search import CHANNELS, find, with_ratios
@@ -128,12 +128,10 @@ def published(layers: Sequence[str]) -> dict[str, Scheme]:
     return found
 
 
-def specs_of(case: Case, named: Mapping[str, tuple[str, Scheme]]) -> dict[str, Spec]:
+def specs_of(case: Case, head: Trained, named: Mapping[str, tuple[str, Scheme]]) -> dict[str, Spec]:
     """What references train, by name; the published ones also with the largest channels."""
     specs = {key: scheme.spec(case.layers) for key, (_, scheme) in named.items()}
-    scores = score_layers(
-        case.network, train_head(case.network, case.bench, case.layers), case.layers
-    )
+    scores = score_layers(case.network, head, case.layers)
     orders = channel_orders(case.network.forward, case.layers, scores, "magnitude")
     for key, (kind, scheme) in named.items():
         if kind == "published":
@@ -205,6 +203,11 @@ def tested(bench: Bench, specs: Sequence[Spec], rates: Sequence[float], seeds: i
     return found
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean; 0 of a single one."""
+    return float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
 @dataclass(frozen=True)
 class Compared:
     """A reference, and what is found and the largest sum at its SRAM."""
@@ -220,11 +223,10 @@ class Compared:
 
     def cells(self) -> tuple[str, ...]:
         own, best, more = self.reference, self.found, self.more
-        error = more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else 0.0
         return (
             own.name, f"{own.sram_bytes:,} B", own.told(), self.largest.told(), best.told(),
             f"{best.sram_bytes:,} B", best.kind, f"{own.lr:.2g}, {best.lr:.2g}",
-            f"{100 * more.mean():+.1f} ± {100 * error:.1f}",
+            f"{100 * more.mean():+.1f} ± {100 * standard_error(more):.1f}",
         )  # fmt: skip
 
 
@@ -251,7 +253,7 @@ def measure(
     bench = best_rate(case.bench, case.layers, RATES, arguments.seeds)
     head = train_head(case.network, bench, case.layers)
     foretold = foretell(case.network, head, case.layers, bench.rates, found.orders)
-    specs = specs_of(case, named)
+    specs = specs_of(case, head, named)
     tries = [(key, named[key.split(",")[0]][0], limits[key.split(",")[0]]) for key in specs]
     rates, _ = at_best_rates(case.bench, [*specs.values()], arguments.seeds)
     points = [*{p.scheme: p for p in (*sums.values(), *found.answers.values())}.values()]

@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from contributions import CASES
 from real_data import table
-from search_accuracy import references, specs_of, tested
+from search_accuracy import references, specs_of, standard_error, tested
 
+from kilograd.search.predict import train_head
 from kilograd.search.resources import ResourceModel
 from kilograd.update import parse
 
 
 def told(more: np.ndarray) -> str:
     """Mean and standard error, in points."""
-    error = more.std(ddof=1) / len(more) ** 0.5
-    return f"{100 * more.mean():+.2f} ± {100 * error:.2f}"
+    return f"{100 * more.mean():+.2f} ± {100 * standard_error(more):.2f}"
 
 
 def again(document: dict[str, Any], seeds: int, jobs: int) -> list[tuple[str, ...]]:
@@ -37,7 +37,8 @@ def again(document: dict[str, Any], seeds: int, jobs: int) -> list[tuple[str, ..
     case = CASES[name]("int8")
     bench = replace(case.bench, jobs=jobs)
     judged = replace(bench.task, test=case.test, test_samples=None)
-    specs = specs_of(case, references(name, ResourceModel(case.network)))
+    head = train_head(case.network, case.bench, case.layers)
+    specs = specs_of(case, head, references(name, ResourceModel(case.network)))
     answers = {answer["limit_bytes"]: answer for answer in document["found"]["answers"]}
     known = {each["name"]: each for each in document["tested"]}
     rows = []

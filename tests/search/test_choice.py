@@ -107,7 +107,7 @@ def test_what_is_reached_fits_when_it_is_linked(model):
 
 
 def test_a_climb_goes_on_where_linking_refuses(model):
-    """The program of the top is as large as there is, and one byte of stack too large."""
+    """The program of the top has more stack than its plan tells, and more than there is."""
     contributions = Gains(table(model, 1))
     start = trained(model, Scheme(0), 0.0)
     top = Chooser(model, Limits(PLENTY)).reached([start], contributions)

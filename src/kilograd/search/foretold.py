@@ -38,7 +38,7 @@ class Foretold:
         found = np.zeros(len(depths))
         for start in range(0, len(depths), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            kernels = self.kernel.of_all(depths[part], chosen[part], options)
+            kernels = self.kernel.of(depths[part], chosen[part], options)
             found[part] = self.kernel.gains(kernels, self.rates)
         return (1 - self.reached) * (found - self._head)
 

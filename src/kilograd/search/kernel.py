@@ -29,7 +29,6 @@ from kilograd.ir.interpret import evaluate
 from kilograd.options import Loss
 from kilograd.search.layers import Layer, Layers, Orders
 from kilograd.search.rows import FloatArray, IntArray, Option
-from kilograd.search.scheme import Scheme
 from kilograd.search.scores import with_parameters
 from kilograd.search.task import Split
 from kilograd.transforms.differentiate import sensitivities
@@ -54,16 +53,9 @@ class TangentKernel:
     biases: Mapping[str, np.ndarray]
     weights: Mapping[tuple[str, Fraction], np.ndarray]
 
-    def of(self, scheme: Scheme) -> np.ndarray:
-        """The kernel of all that a scheme trains."""
-        paths = self.layers.paths[len(self.layers.paths) - scheme.biases :]
-        parts = [self.biases[path] for path in paths]
-        parts += [self.weights[path, ratio] for path, ratio in scheme.weights]
-        return sum(parts, self.head)
-
-    def of_all(self, depths: IntArray, chosen: FloatArray, options: Sequence[Option]) -> FloatArray:
-        """`of` of many schemes [S, N, N]: the biases of the last `depths` [S] layers, and the
-        `options` that are `chosen` [S, O], as 0 or 1.
+    def of(self, depths: IntArray, chosen: FloatArray, options: Sequence[Option]) -> FloatArray:
+        """The kernels of all that schemes train [S, N, N]: the head, the biases of the last
+        `depths` [S] layers, and the `options` that are `chosen` [S, O], as 0 or 1.
         """
         weights = self._weights[[self._places[option] for option in options]]
         return self._biases[depths] + np.tensordot(chosen, weights, axes=1)
@@ -88,14 +80,10 @@ class TangentKernel:
     def _places(self) -> dict[Option, int]:
         return {option: place for place, option in enumerate(self.weights)}
 
-    def gain(self, kernel: np.ndarray, rates: np.ndarray) -> float:
-        """What steps at `rates` gain of a kernel; 0 where there is no loss or no gradient, NaN
-        where these are not finite.
-        """
-        return float(self.gains(kernel[None], rates)[0])
-
     def gains(self, kernels: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        """`gain` of each of the kernels [K, N, N]."""
+        """What steps at `rates` gain of each of the kernels [K, N, N]; 0 where there is no loss or
+        no gradient, NaN where these are not finite.
+        """
         count, loss = len(self.losses), float(self.losses.mean())
         squared = np.trace(kernels, axis1=1, axis2=2) / count
         finite = np.isfinite(squared) & np.isfinite(loss)
